@@ -1,0 +1,70 @@
+# The single door: `make` lists what there is. Everything installs what it needs into the clone or ~/.cache.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+# Imports are slow enough without compiling them anew in every process.
+unexport PYTHONDONTWRITEBYTECODE
+CLUSTER_TOOL := $(PY) hack/cluster/cluster.py
+
+help: ## List the targets
+	@grep -hE '^[a-z][a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+setup: .venv/.ready ## Make the virtual environment, from hash-locked requirements
+.venv/.ready: requirements/bootstrap.txt requirements/dev.txt pyproject.toml hack/setup.sh
+	hack/setup.sh
+
+check: setup ## Lint, types, import rules, drift, unit tests: under 30 s
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	$(PY) -m modelramp.api.crd | diff -u crds/modeldeployments.yaml - || { echo "crds/ is stale: make crd"; exit 1; }
+	$(PY) hack/manifests.py --check
+	.venv/bin/lint-imports --no-logo
+	.venv/bin/mypy
+	MYPYPATH=hack/cluster .venv/bin/mypy hack/cluster
+	.venv/bin/mypy -p tests.bench
+	.venv/bin/pytest tests/unit
+
+simulate: setup ## Test in simulation: killed at every write, random worlds, the statistics over many rollouts
+	.venv/bin/pytest tests/simulation --timeout 300
+
+server: setup ## Test the serving image's server: real ASGI, real clients
+	.venv/bin/pytest tests/server
+
+integration: setup ## Test against a real API server, etcd and controllers
+	.venv/bin/pytest tests/integration
+
+e2e: setup ## Test on a real node, under constant traffic
+	.venv/bin/pytest tests/e2e
+
+test: check simulate server integration e2e ## All tiers
+
+demo: setup ## See versions ramped, caught and taken back, on a real cluster
+	$(PY) -m examples.digits.demo
+
+images: setup ## Build the images and load them into the local cluster
+	$(CLUSTER_TOOL) build-images
+
+crd: setup ## Write the CRD from the pydantic models
+	$(PY) -m modelramp.api.crd > crds/modeldeployments.yaml
+
+manifests: crd ## Render the chart into config/install.yaml
+	$(PY) hack/manifests.py
+
+cluster-up: setup ## Start a local Kubernetes (CLUSTER=current: use the context you have)
+	$(CLUSTER_TOOL) up
+
+cluster-down: setup ## Stop it, and leave nothing behind
+	$(CLUSTER_TOOL) down
+
+bench: setup ## Measure the server against its peers, in one run
+	$(PY) -m tests.bench
+
+format: setup ## Format the sources
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+lock: setup ## Resolve requirements/*.txt anew
+	hack/lock.sh
+
+.PHONY: help setup check simulate server integration e2e test demo images crd manifests cluster-up cluster-down bench format lock

@@ -1,0 +1,134 @@
+"""What must stand before the story begins: cluster, images, MLflow, operator, four registered versions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .kube import Body, Kube, connect, documents
+from .names import ALIAS, MODEL, NAMESPACE, OBJECT
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+SYSTEM, OPERATOR = "modelramp-system", "modelramp-operator"
+OUTCOME = ROOT / ".demo"
+IMAGES = OUTCOME / "images.jsonl"
+REGISTRIES = {"default": {"uri": f"http://mlflow.{NAMESPACE}.svc:5000"}}
+
+
+class StageFailed(Exception):
+    """The cluster did not come up. ``str(error)`` says which command, and what it said."""
+
+
+def cluster(*arguments: str, quiet: bool = True) -> str:
+    """Run hack/cluster; its standard output. Raises StageFailed."""
+    return _run([sys.executable, str(ROOT / "hack/cluster/cluster.py"), *arguments], quiet)
+
+
+def _run(command: list[str], quiet: bool = True) -> str:
+    done = subprocess.run(command, cwd=ROOT, check=False, text=True, capture_output=quiet)
+    if done.returncode:
+        raise StageFailed(f"{' '.join(command[1:])} failed: {(done.stderr or 'see above').strip()[-2000:]}")
+    return (done.stdout or "").strip()
+
+
+def reach(service: str) -> str:
+    """The address at which a Service is published on loopback. Raises StageFailed.
+
+    A Service that was made anew is published anew on its old port, which may be busy for a moment.
+    """
+    for _ in range(5):
+        try:
+            return f"http://127.0.0.1:{cluster('publish', service)}"
+        except StageFailed as failure:
+            if "Address already in use" not in str(failure):
+                raise
+            time.sleep(1.0)
+    return f"http://127.0.0.1:{cluster('publish', service)}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A cluster in which the story can begin. `mlflow` is the registry's address on this machine."""
+
+    kube: Kube
+    mlflow: str
+
+    def apply_object(self) -> None:
+        self.kube.apply(documents(HERE / "modeldeployment.yaml"))
+
+    def service(self) -> str:
+        """The main Service's address on loopback; it is there once a first version serves."""
+        return reach(f"{NAMESPACE}/{OBJECT}")
+
+    def alias(self, version: int, alias: str = ALIAS) -> None:
+        """Move the alias, as a person does in MLflow's pages. Raises urllib.error.URLError."""
+        body = json.dumps({"name": MODEL, "alias": alias, "version": str(version)}).encode()
+        address = f"{self.mlflow}/api/2.0/mlflow/registered-models/alias"
+        request = urllib.request.Request(address, body, {"content-type": "application/json"})
+        urllib.request.urlopen(request, timeout=30).close()
+
+
+def prepare(say: Callable[[str], None]) -> Stage:
+    """Bring all of it up; what stands already is kept, but for the demo's own namespace. Raises StageFailed,
+    kube.Unready."""
+    say("cluster and images")
+    cluster("up", "--images", quiet=False)
+    kube = Kube(connect(Path(cluster("kubeconfig"))))
+    say("MLflow and the operator")
+    namespace, *registry = documents(HERE / "mlflow.yaml")
+    kube.fresh_namespace(namespace)
+    kube.apply(registry)
+    install(kube, registries=REGISTRIES)
+    mlflow = reach(f"{NAMESPACE}/mlflow:5000")
+    say("training versions 1 to 4, and registering them")
+    _run([sys.executable, "-m", "examples.digits.train", mlflow, str(IMAGES)])
+    kube.await_deployment(SYSTEM, OPERATOR, 120)
+    return Stage(kube, mlflow)
+
+
+def install(kube: Kube, **settings: Any) -> None:
+    """config/install.yaml with these settings, its operator started anew."""
+    bodies = documents(ROOT / "config/install.yaml")
+    for body in bodies:
+        if body["kind"] == "ConfigMap" and "config.yaml" in body["data"]:
+            _configure(body, settings)
+    kube.apply(bodies)
+    kube.restart(SYSTEM, OPERATOR)
+
+
+def _configure(body: Body, settings: dict[str, Any]) -> None:
+    shipped = yaml.safe_load(body["data"]["config.yaml"])
+    body["data"]["config.yaml"] = yaml.safe_dump(shipped | settings, sort_keys=False)
+
+
+@contextmanager
+def traffic(url: str, answers: Path, rate: float) -> Iterator[None]:
+    """Clients in a process of their own, for as long as this lasts; at the end requests under way are answered.
+
+    Raises StageFailed if the clients ended before.
+    """
+    answers.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "examples.digits.traffic", url, str(IMAGES), str(answers), f"--rate={rate}"]
+    clients = subprocess.Popen(command, cwd=ROOT)
+    try:
+        yield
+        if clients.poll() is not None:
+            raise StageFailed(f"the clients ended by themselves, with status {clients.returncode}")
+    finally:
+        clients.terminate()
+        try:
+            clients.wait(30)
+        except subprocess.TimeoutExpired:
+            clients.kill()
+            clients.wait()

@@ -1,0 +1,3 @@
+module modelramp.dev/hack/cluster/pause
+
+go 1.26.0

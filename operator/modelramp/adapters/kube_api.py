@@ -1,0 +1,161 @@
+"""One request to the API server: JSON in, JSON out, within a time limit, with errors that say what was tried.
+
+Built on ``kubernetes.aio``'s ApiClient (connections, TLS, credentials and their renewal), below its generated models:
+those would cost memory for every kind and lose fields that they don't know.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from modelramp.ports import ClusterError, Conflict, Kind, Object
+
+READ_SECONDS = 10.0
+WRITE_SECONDS = 4.0  # shorter than the time between a lease that is not renewed and one that is taken over
+READ_ATTEMPTS = 3
+RETRIED = frozenset({429, 500, 502, 503, 504})
+
+APPLY_PATCH = "application/apply-patch+yaml"
+MERGE_PATCH = "application/merge-patch+json"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+Query = Mapping[str, str] | None
+
+PLURALS = {
+    Kind("v1", "Event"): "events",
+    Kind("v1", "Pod"): "pods",
+    Kind("v1", "Service"): "services",
+    Kind("apps/v1", "ControllerRevision"): "controllerrevisions",
+    Kind("apps/v1", "Deployment"): "deployments",
+    Kind("apps/v1", "ReplicaSet"): "replicasets",
+    Kind("autoscaling/v2", "HorizontalPodAutoscaler"): "horizontalpodautoscalers",
+    Kind("coordination.k8s.io/v1", "Lease"): "leases",
+    Kind("modelramp.dev/v1alpha1", "ModelDeployment"): "modeldeployments",
+    Kind("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
+}
+
+
+def path_of(kind: Kind, namespace: str, name: str = "", subresource: str = "") -> str:
+    """The path of a namespaced object (or its collection) on the API server."""
+    root = "/apis" if "/" in kind.api_version else "/api"
+    parts = [root, kind.api_version, "namespaces", quote(namespace, safe=""), PLURALS[kind]]
+    return "/".join([*parts, *(quote(part, safe="") for part in (name, subresource) if part)])
+
+
+class KubeApi:
+    """An open connection pool to one API server. Every call raises ClusterError, or Conflict for a 409."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    @classmethod
+    async def connect(cls, kubeconfig: Path | None, user_agent: str = "modelramp-operator") -> "KubeApi":
+        """Reads the kubeconfig, or without one the pod's service account. Nothing is sent yet."""
+        configuration = Configuration()
+        try:
+            if kubeconfig is None:
+                load_incluster_config(client_configuration=configuration)
+            else:
+                await load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+        except (ConfigException, OSError) as error:
+            where = f"kubeconfig {kubeconfig}" if kubeconfig else "the pod's service account (KUBECONFIG is not set)"
+            raise ClusterError(f"cannot use {where}: {error}") from error
+        client = ApiClient(configuration)
+        client.user_agent = user_agent
+        return cls(client)
+
+    @property
+    def host(self) -> str:
+        return str(self._client.configuration.host)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def read(self, path: str, query: Query = None, accept: str = "application/json") -> Object:
+        """GET; tried again a few times if the server is unwell."""
+        for attempt in range(1, READ_ATTEMPTS + 1):
+            try:
+                return await self._send("GET", path, query, {"Accept": accept}, None, READ_SECONDS)
+            except ClusterError as error:
+                if attempt == READ_ATTEMPTS or not (error.status is None or error.status in RETRIED):
+                    raise
+                await asyncio.sleep(0.1 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    async def find(self, path: str) -> Object | None:
+        """GET of an object that may not exist."""
+        try:
+            return await self.read(path)
+        except ClusterError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def write(
+        self,
+        method: str,
+        path: str,
+        body: Object | None,
+        content_type: str = "application/json",
+        query: Query = None,
+    ) -> Object:
+        """POST, PUT, PATCH or DELETE; tried once: whoever asked must look before it asks again."""
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        return await self._send(method, path, query, headers, body, WRITE_SECONDS)
+
+    @asynccontextmanager
+    async def stream(self, path: str, seconds: float) -> AsyncIterator[aiohttp.StreamReader]:
+        """GET of something that is not JSON, read piece by piece; never redirected."""
+        url, headers = await self._address("GET", path, None, {})
+        rest = self._client.rest_client
+        # Its own request() follows redirects, and these would be a pod's.
+        rest.pool_manager = rest.pool_manager or rest._create_pool_manager()
+        limit = aiohttp.ClientTimeout(total=seconds)
+        async with rest.pool_manager.get(url, headers=headers, timeout=limit, allow_redirects=False) as response:
+            if response.status != 200:
+                raise ClusterError(f"GET {path}: {response.status}", status=response.status)
+            yield response.content
+
+    async def _send(
+        self, method: str, path: str, query: Query, headers: dict[str, str], body: Object | None, seconds: float
+    ) -> Object:
+        try:
+            url, headers = await self._address(method, path, query, headers)
+            limit = aiohttp.ClientTimeout(total=seconds)
+            answer = await self._client.call_api(method, url, headers, body, _request_timeout=limit)
+            return _answer(method, path, answer.status, await answer.read())
+        except TimeoutError as error:
+            raise ClusterError(f"{method} {path}: no answer from {self.host} within {seconds:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise ClusterError(f"{method} {path}: cannot reach {self.host}: {error}") from error
+
+    async def _address(
+        self, method: str, path: str, query: Query, headers: dict[str, str]
+    ) -> tuple[str, dict[str, str]]:
+        """The URL, and the headers with credentials."""
+        parameters = list((query or {}).items())
+        _, url, complete, *_ = await self._client.param_serialize(
+            method, path, query_params=parameters, header_params=headers, auth_settings=["BearerToken"]
+        )
+        return url, complete
+
+
+def _answer(method: str, path: str, status: int, data: bytes) -> Object:
+    try:
+        answer: Any = json.loads(data)
+    except ValueError as error:
+        raise ClusterError(f"{method} {path}: {status} and not JSON: {data[:200]!r}", status=status) from error
+    if status < 300 and isinstance(answer, dict):
+        return answer
+    message = answer.get("message", "") if isinstance(answer, dict) else str(answer)[:200]
+    if status == 409:
+        raise Conflict(f"{method} {path}: {message}")
+    raise ClusterError(f"{method} {path}: {status}: {message}", status=status)

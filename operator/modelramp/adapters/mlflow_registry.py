@@ -1,0 +1,151 @@
+"""The Registry port on MLflow, by its own client: it knows every way of authentication that users have.
+
+The client is synchronous, and patient by default (7 retries of 120 s each): here it runs in a few threads and gives up
+early, as the next poll asks again anyway. It is imported at the first call, in a thread: it takes seconds, a good part
+of the operator's memory, and reads some of its limits from the environment while it loads.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+
+from modelramp.domain.world import ModelVersion
+from modelramp.ports import RegisteredModel, RegistryError
+
+THREADS = 4
+REQUEST_SECONDS = 10
+CALL_SECONDS = 30.0
+PAGE = 1000  # models, MLflow's largest
+MOST_PAGES = 100
+DIGEST_TAG = "modelramp.digest"
+LONGEST_CAUSE = 300
+
+LIMITS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_SECONDS),
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+T = TypeVar("T")
+
+
+class MlflowRegistry:
+    """One registry, named as the administrator named it. ``uri`` may carry user and password; errors won't."""
+
+    def __init__(self, name: str, uri: str) -> None:
+        self._name = name
+        self._uri = uri
+        self._shown = without_credentials(uri)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"mlflow-{name}")
+
+    async def search(self) -> Sequence[RegisteredModel]:
+        return await self._call("search of registered models", self._search)
+
+    async def version(self, name: str, version: int) -> ModelVersion | None:
+        return await self._call(f"version {version} of model {name!r}", lambda: self._version(name, version))
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _call(self, what: str, call: Callable[[], T]) -> T:
+        run = asyncio.get_running_loop().run_in_executor
+        try:
+            await run(self._threads, lambda: self._client)
+            async with asyncio.timeout(CALL_SECONDS):
+                return await run(self._threads, call)
+        except Exception as error:  # the client lets through whatever a strange answer makes its parser raise
+            raise RegistryError(f"MLflow at {self._shown}: {what}: {self._cause(error)}") from error
+
+    @cached_property
+    def _client(self) -> Any:
+        for name, value in LIMITS.items():
+            os.environ.setdefault(name, value)
+        from mlflow.tracking.client import MlflowClient
+
+        return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+
+    def _search(self) -> list[RegisteredModel]:
+        found: list[RegisteredModel] = []
+        token = None
+        for _ in range(MOST_PAGES):
+            page = self._client.search_registered_models(max_results=PAGE, page_token=token)
+            found += [_registered(model) for model in page]
+            token = page.token
+            if not token:
+                return found
+        raise RegistryError(f"more than {MOST_PAGES * PAGE} registered models")
+
+    def _version(self, name: str, version: int) -> ModelVersion | None:
+        try:
+            found = self._client.get_model_version(name, str(version))
+        except Exception as error:
+            if _says_missing(error):
+                return None
+            raise
+        if (found.name, str(found.version)) != (name, str(version)):
+            raise RegistryError("the answer is about something else")
+        return ModelVersion(
+            registry=self._name,
+            name=name,
+            version=version,
+            run_id=found.run_id or "",
+            source=found.source or "",
+            created=int(found.creation_timestamp or 0),
+            digest=(found.tags or {}).get(DIGEST_TAG, ""),
+        )
+
+    def _cause(self, error: Exception) -> str:
+        """The part of the client's long story that a person can act on, on one line."""
+        for cause in _causes(error):
+            match cause:
+                case requests.exceptions.Timeout() | TimeoutError():
+                    return f"no answer within {REQUEST_SECONDS} s"
+                case requests.exceptions.RetryError():
+                    return f"answers with errors: {_reason(cause)}"
+                case requests.exceptions.ConnectionError():
+                    return f"cannot connect: {_reason(cause)}"
+        said = " ".join(str(error).split()).replace(self._uri.rstrip("/"), self._shown.rstrip("/"))
+        return said[:LONGEST_CAUSE] or type(error).__name__
+
+
+def without_credentials(uri: str) -> str:
+    """The address as it may be shown: without user, password, query."""
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _registered(model: Any) -> RegisteredModel:
+    return RegisteredModel(model.name, {alias: int(version) for alias, version in (model.aliases or {}).items()})
+
+
+def _says_missing(error: Exception) -> bool:
+    """Whether MLflow itself says, in JSON, that there is no such version; stores differ in how they say it."""
+    from mlflow.exceptions import RestException
+
+    if not isinstance(error, RestException):
+        return False
+    code = error.error_code
+    return code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND") or (
+        code == "INVALID_PARAMETER_VALUE" and "not found" in str(error).lower()
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _reason(error: requests.exceptions.RequestException) -> str:
+    """What urllib3 gives as the reason of its last try, without its objects' addresses."""
+    first = error.args[0] if error.args else error
+    reason = str(getattr(first, "reason", first))
+    return reason.rpartition(">: ")[2] or reason

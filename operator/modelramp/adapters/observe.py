@@ -1,0 +1,77 @@
+"""One pass's reads: the ModelDeployment, what carries its label, and proof that it is its own.
+
+A label is a claim that anybody may make; the chain of controller ownerReferences is what counts. Children without any
+controller are reported too if they say that Modelramp manages them: that is what ``kubectl delete --cascade=orphan``
+leaves, and they are adopted. Pods are reached through ReplicaSets, of which only metadata is read.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from modelramp.adapters import translate
+from modelramp.adapters.kube_api import METADATA_LIST, KubeApi, path_of
+from modelramp.adapters.translate import DEPLOYMENT, SERVICE
+from modelramp.api import API_VERSION, KIND
+from modelramp.desired.meta import MANAGED_BY, NAME_LABEL
+from modelramp.ports import CHILD_KINDS, Key, Kind, Object, Observation
+
+OWNER = Kind(API_VERSION, KIND)
+POD = Kind("v1", "Pod")
+REPLICA_SET = Kind("apps/v1", "ReplicaSet")
+
+
+async def observe(api: KubeApi, key: Key) -> Observation:
+    """Reads everything at once; each list is as new as the API server has it. Raises ClusterError."""
+    kinds = (*CHILD_KINDS, POD, REPLICA_SET)
+    (owner, namesake), lists = await asyncio.gather(
+        asyncio.gather(api.find(path_of(OWNER, *key)), api.find(path_of(SERVICE, *key))),
+        asyncio.gather(*(_labelled(api, kind, key) for kind in kinds)),
+    )
+    if owner is None:
+        return Observation(owner=None)
+    uid = owner["metadata"]["uid"]
+    found = dict(zip(kinds, lists, strict=True))
+    children = {kind: [child for child in found[kind] if _is_child(child, uid)] for kind in CHILD_KINDS}
+    replica_sets = _controlled(found[REPLICA_SET], children[DEPLOYMENT])
+    pods = _controlled(found[POD], replica_sets)
+    return Observation(
+        owner=owner,
+        world=replace(translate.world(key.name, children, pods), foreign=_foreign(namesake, children[SERVICE])),
+        children=children,
+    )
+
+
+async def _labelled(api: KubeApi, kind: Kind, key: Key) -> list[Object]:
+    accept = METADATA_LIST if kind == REPLICA_SET else "application/json"
+    answer = await api.read(path_of(kind, key.namespace), {"labelSelector": f"{NAME_LABEL}={key.name}"}, accept)
+    # Items of a list do not say what they are.
+    return [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in answer["items"] or ()]
+
+
+def _is_child(child: Object, owner_uid: str) -> bool:
+    controller = controller_uid(child)
+    if controller is None:
+        labels = child["metadata"].get("labels", {})
+        return all(labels.get(name) == value for name, value in MANAGED_BY.items())
+    return controller == owner_uid
+
+
+def _controlled(things: Iterable[Object], controllers: Iterable[Object]) -> list[Object]:
+    uids = {controller["metadata"]["uid"] for controller in controllers}
+    return [thing for thing in things if controller_uid(thing) in uids]
+
+
+def _foreign(service: Object | None, services: Sequence[Object]) -> str:
+    """The Service that stands where the main Service should, and is somebody else's."""
+    if service is None or any(s["metadata"]["uid"] == service["metadata"]["uid"] for s in services):
+        return ""
+    return f"Service {service['metadata']['name']}"
+
+
+def controller_uid(child: Object) -> str | None:
+    """The uid of the object that controls this one, if any."""
+    for reference in child["metadata"].get("ownerReferences", ()):
+        if reference.get("controller"):
+            return str(reference["uid"])
+    return None

@@ -1,0 +1,239 @@
+"""``spec`` of a ModelDeployment: what the user wants.
+
+Defaults stand in the schema, but for ``spec.server``: its fields decide a revision's identity, and a default that the
+API server had stored could not be told from a choice. The operator fills those in when it freezes a revision.
+"""
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, WithJsonSchema
+
+from modelramp.api.base import OPEN_OBJECT, ApiModel, Duration, cel
+
+MAX_STEPS = 20
+
+
+class Runtime(StrEnum):
+    AUTO = "auto"
+    ONNX = "onnx"
+    SKLEARN = "sklearn"
+    TORCH = "torch"
+    TORCHSCRIPT = "torchscript"
+
+
+class Device(StrEnum):
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class OnFailure(StrEnum):
+    ABORT = "Abort"
+    PAUSE = "Pause"
+
+
+class OnInconclusive(StrEnum):
+    PAUSE = "Pause"
+    PROMOTE = "Promote"
+    ABORT = "Abort"
+
+
+class RouterKind(StrEnum):
+    RELAY = "Relay"
+
+
+OpenObject = Annotated[dict[str, Any], WithJsonSchema(OPEN_OBJECT)]
+OpenList = Annotated[list[dict[str, Any]], WithJsonSchema({"type": "array", "maxItems": 100, "items": OPEN_OBJECT})]
+
+
+class ModelRef(ApiModel):
+    """Which registered model, and by what name its version is known."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.alias) != has(self.version)",
+                "set exactly one of spec.model.alias (follow it) and spec.model.version (pin it)",
+            )
+        )
+    )
+
+    name: str = Field(min_length=1, max_length=250, description="Name of the registered model.")
+    alias: str | None = Field(None, min_length=1, max_length=250, description="Registry alias to follow.")
+    version: int | None = Field(None, ge=1, description="Registry version to pin.")
+    registry: str = Field(
+        "default", min_length=1, max_length=63, description="Name of a registry configured in the operator."
+    )
+    credentials_secret_ref: str | None = Field(
+        None, max_length=253, description="Secret whose keys become the environment of the pods' init container."
+    )
+
+
+class Gpu(ApiModel):
+    count: int = Field(ge=1, le=64, description="GPUs per pod (nvidia.com/gpu).")
+
+
+class Batching(ApiModel):
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.maxDelay) || duration(self.maxDelay) <= duration('10s')",
+                "spec.server.batching.maxDelay must not be above 10s: every request may wait that long",
+            )
+        )
+    )
+
+    max_batch_size: int | None = Field(None, ge=1, le=65536, description="Rows at most in one forward.")
+    max_delay: Duration | None = Field(None, description="How long to wait for more rows.")
+
+
+class Limits(ApiModel):
+    queue: int | None = Field(None, ge=1, description="Requests that may wait.")
+    timeout: Duration | None = Field(None, description="Budget of a request.")
+    payload: int | None = Field(None, ge=1, description="Largest request body in bytes.")
+
+
+class Server(ApiModel):
+    """How a pod serves. A change here is a new revision, rolled out like a new version."""
+
+    image: str | None = Field(None, min_length=1, description="Serving image; the operator's default if absent.")
+    runtime: Runtime | None = Field(None, description="Runtime to insist on; else chosen from the MLmodel file.")
+    device: Device | None = None
+    resources: OpenObject | None = Field(None, description="Container resources: requests and limits.")
+    gpu: Gpu | None = None
+    batching: Batching | None = None
+    limits: Limits | None = None
+    warmup: int | None = Field(None, ge=1, le=1000, description="Forwards before a pod is ready.")
+    env: OpenList | None = Field(None, description="Extra environment of the pod's containers.")
+    node_selector: dict[str, str] | None = None
+    tolerations: OpenList | None = None
+    affinity: OpenObject | None = None
+    image_pull_secrets: OpenList | None = None
+    service_account_name: str | None = None
+    pod_labels: dict[str, str] | None = None
+    pod_annotations: dict[str, str] | None = None
+
+
+class Scaling(ApiModel):
+    """How many pods the stable revision has. The candidate's follow its share of the traffic."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!(has(self.replicas) && has(self.maxReplicas))",
+                "set either spec.scaling.replicas (fixed) or spec.scaling.maxReplicas (autoscaled), not both",
+            ),
+            (
+                "!has(self.minReplicas) || has(self.maxReplicas)",
+                "spec.scaling.minReplicas needs spec.scaling.maxReplicas",
+            ),
+            (
+                "!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",
+                "spec.scaling.minReplicas must not be above spec.scaling.maxReplicas",
+            ),
+            (
+                "!has(self.metrics) || has(self.maxReplicas)",
+                "spec.scaling.metrics needs spec.scaling.maxReplicas",
+            ),
+        )
+    )
+
+    replicas: int | None = Field(None, ge=1, le=10000, description="Fixed number of pods; 1 if nothing is set.")
+    min_replicas: int | None = Field(None, ge=1, le=10000)
+    max_replicas: int | None = Field(None, ge=1, le=10000)
+    metrics: OpenList | None = Field(None, description="autoscaling/v2 metrics; CPU utilisation of 80 % if absent.")
+
+    @property
+    def autoscaled(self) -> bool:
+        return self.max_replicas is not None
+
+    @property
+    def base_size(self) -> int:
+        """Pods at least: the fixed number, or the autoscaler's minimum."""
+        return self.replicas or self.min_replicas or 1
+
+
+class Pause(ApiModel):
+    duration: Duration | None = Field(None, description="Goes on by itself after this long; else waits for resume.")
+
+
+class Step(ApiModel):
+    """One entry of the rollout: a weight to hold, or a pause at the weight before it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("has(self.weight) != has(self.pause)", "a step has either a weight or a pause"),
+            ("!has(self.hold) || has(self.weight)", "hold belongs to a step with a weight"),
+        )
+    )
+
+    weight: int | None = Field(None, ge=1, le=100, description="Percent of requests that the candidate answers.")
+    hold: Duration | None = Field(None, description="How long at least, from when the weight is in force.")
+    pause: Pause | None = None
+
+
+class Objectives(ApiModel):
+    error_rate: float = Field(0.01, gt=0, lt=1, description="Error rate that a candidate must be certified below.")
+
+
+class Analysis(ApiModel):
+    objectives: Objectives = Objectives()
+    alpha: float = Field(
+        0.05, gt=0, le=0.5, description="Probability at most of failing a candidate as good as stable."
+    )
+    max_duration: Duration = Field(timedelta(hours=1), description="After this, without a verdict: onInconclusive.")
+    on_inconclusive: OnInconclusive = OnInconclusive.PAUSE
+
+
+class Rollout(ApiModel):
+    """How a candidate becomes stable."""
+
+    steps: list[Step] = Field(
+        default_factory=lambda: [
+            Step(weight=10, hold=timedelta(minutes=1)),
+            Step(weight=50, hold=timedelta(minutes=1)),
+        ],
+        min_length=1,
+        max_length=MAX_STEPS,
+        json_schema_extra=cel(
+            (
+                "self.filter(s, has(s.weight)).map(s, s.weight).isSorted() && self.filter(s, has(s.weight))"
+                ".all(a, self.exists_one(b, has(b.weight) && b.weight == a.weight))",
+                "weights must rise from step to step",
+            )
+        ),
+    )
+    analysis: Analysis = Analysis()
+    bake: Duration = Field(
+        timedelta(minutes=1), description="How long the candidate answers everything, with stable at hand."
+    )
+    on_failure: OnFailure = Field(OnFailure.ABORT, description="Abort takes the candidate back, Pause waits.")
+    progress_deadline: Duration = Field(
+        timedelta(minutes=10), description="How long a candidate may take to become ready."
+    )
+    scale_down_delay: Duration = Field(
+        timedelta(seconds=30), description="How long the former stable pods stay after a promotion."
+    )
+
+
+class MainService(ApiModel):
+    port: int = Field(80, ge=1, le=65535)
+    annotations: dict[str, str] | None = None
+
+
+class Traffic(ApiModel):
+    router: RouterKind = RouterKind.RELAY
+    service: MainService = MainService()
+
+
+class Spec(ApiModel):
+    """Desired state of a ModelDeployment."""
+
+    suspend: bool = Field(False, description="Nothing advances and nothing is aborted; the weight is held.")
+    model: ModelRef
+    server: Server = Server()
+    scaling: Scaling = Scaling()
+    rollout: Rollout = Rollout()
+    traffic: Traffic = Traffic()

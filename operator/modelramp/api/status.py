@@ -1,0 +1,184 @@
+"""``status`` of a ModelDeployment: the program counter of its rollout, and what people read."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, WithJsonSchema
+
+from modelramp.api.base import ApiModel, Time
+
+MAX_HISTORY = 20
+MAX_REJECTED = 10
+
+
+class Phase(StrEnum):
+    PENDING = "Pending"
+    STABLE = "Stable"
+    GATING = "Gating"
+    RAMPING = "Ramping"
+    PAUSED = "Paused"
+    PROMOTING = "Promoting"
+    ABORTING = "Aborting"
+
+
+class Cause(StrEnum):
+    """Why a candidate exists: Git changed the spec, or somebody moved the alias."""
+
+    SPEC = "Spec"
+    ALIAS = "Alias"
+
+
+class Verdict(StrEnum):
+    PASS = "Pass"
+    FAIL = "Fail"
+    INCONCLUSIVE = "Inconclusive"
+    ERROR = "Error"
+
+
+class Condition(ApiModel):
+    """metav1.Condition."""
+
+    type: str
+    status: str
+    reason: str
+    message: str = ""
+    last_transition_time: Time
+    observed_generation: int | None = None
+
+
+class RegistryStatus(ApiModel):
+    resolved_version: int | None = None
+    last_success: Time | None = Field(None, description="Last answer of the registry before the present error.")
+    error: str | None = None
+
+
+class StableStatus(ApiModel):
+    revision: str
+    version: int
+    since: Time
+
+
+class AbortStatus(ApiModel):
+    """Why a candidate is being taken back, and whether it may be tried again."""
+
+    reason: str
+    message: str
+    reject: bool
+
+
+class PauseStatus(ApiModel):
+    """Why a rollout waits for a person or for the end of a pause."""
+
+    reason: str
+    message: str
+
+
+class CandidateStatus(ApiModel):
+    revision: str
+    version: int
+    attempt: int = 1
+    cause: Cause
+    started_at: Time
+    waiting_since: Time | None = Field(None, description="From when the progress deadline counts.")
+    floor: int = Field(0, description="Stable pods at least, under an autoscaler: they carry the whole load.")
+    salt: str = Field("", description="Names the attempt in the pods' counters.")
+    pause: PauseStatus | None = None
+    abort: AbortStatus | None = None
+
+
+class StepStatus(ApiModel):
+    index: int = 0
+    entered_at: Time
+    weight: int = Field(0, description="Weight that this step wants.")
+    achieved_weight: float | None = Field(None, description="Share measured from the pods' counters.")
+    in_force_since: Time | None = Field(None, description="When every stable pod was seen to act on the weight.")
+    counted_requests: int = Field(0, description="Requests counted since then.")
+    counted_candidate: int = Field(0, description="Those among them that the candidate answered.")
+
+
+class TrafficStatus(ApiModel):
+    """The split as last written: see docs/contract.md."""
+
+    generation: int = 0
+    weight: int = 0
+    weight_generation: int = Field(0, description="Generation that first carried the present weight.")
+    renewed_at: Time | None = None
+
+
+class EvidenceStatus(ApiModel):
+    metric: str
+    verdict: Verdict
+    message: str = ""
+    requests: int = 0
+    bad: int = 0
+    rate: float | None = None
+    stable_requests: int = 0
+    stable_bad: int = 0
+    stable_rate: float | None = None
+    requests_needed: int | None = Field(None, description="Further candidate requests that a Pass needs.")
+    seconds_needed: int | None = Field(None, description="The time they take at the present rate.")
+    looked_at: Time | None = None
+    state: Annotated[str, WithJsonSchema({"type": "string"})] = Field("", description="The test's own memory.")
+
+
+class Draining(ApiModel):
+    """A former stable revision whose pods hand everything over until they are removed."""
+
+    revision: str
+    until: Time
+    generation: int = Field(0, description="Generation of the hand-over.")
+
+
+class Rejected(ApiModel):
+    revision: str
+    version: int
+    reason: str
+    message: str
+    cause: Cause = Cause.ALIAS
+    attempt: int = 1
+    at: Time
+
+
+class BackOff(ApiModel):
+    """A candidate that could not be started for reasons that are not its own: when it is tried again."""
+
+    revision: str
+    failures: int
+    until: Time
+    message: str = ""
+
+
+class HistoryEntry(ApiModel):
+    at: Time
+    action: str
+    reason: str
+    message: str
+    revision: str
+    version: int
+    attempt: int = 1
+
+
+class Status(ApiModel):
+    """Observed state of a ModelDeployment."""
+
+    observed_generation: int = -1
+    registry: RegistryStatus = RegistryStatus()
+    stable: StableStatus | None = None
+    candidate: CandidateStatus | None = None
+    phase: Phase = Phase.PENDING
+    reason: str = Field("", description="Why it stands where it stands, in one word.")
+    message: str = Field("", description="The same in a sentence.")
+    step: StepStatus | None = None
+    traffic: TrafficStatus = TrafficStatus()
+    evidence: list[EvidenceStatus] = Field(default_factory=list)
+    draining: list[Draining] = Field(default_factory=list)
+    back_off: BackOff | None = None
+    rejected: list[Rejected] = Field(default_factory=list)
+    history: list[HistoryEntry] = Field(default_factory=list)
+    commands: dict[str, str] = Field(default_factory=dict, description="Last command taken, by verb.")
+    replicas: int = 0
+    selector: str = ""
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )

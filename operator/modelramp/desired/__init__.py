@@ -1,0 +1,1 @@
+"""What the world should hold, from spec, status and the frozen revisions: pure, one builder per kind of child."""

@@ -1,0 +1,105 @@
+"""project(): the complete set of children that a status means. What is owned and not in it is to be deleted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from modelramp.api.spec import Spec
+from modelramp.api.status import Status
+from modelramp.desired import children
+from modelramp.desired.meta import Body, Owner
+from modelramp.desired.split import split
+from modelramp.domain.traffic import candidate_size, full_size, salt
+from modelramp.domain.world import Pod, Revision, World
+
+
+@dataclass(frozen=True)
+class Desired:
+    """`objects`: bodies for server-side apply, in the order to apply them. `sizes`: replicas by revision, where the
+    operator (not an autoscaler) decides. `splits`: the annotation wanted, by pod name."""
+
+    objects: tuple[Body, ...]
+    sizes: Mapping[str, int]
+    splits: Mapping[str, str]
+
+
+def project(
+    owner: Owner, spec: Spec, status: Status, revisions: Mapping[str, Revision], world: World, ttl: timedelta
+) -> Desired:
+    """What should exist now. `revisions` holds every revision that status names: frozen ones, and a new target."""
+    running = [r for r in running_revisions(status) if r in revisions]
+    objects = [children.controller_revision(owner, marked(revisions[r], status)) for r in remembered(status, revisions)]
+    for revision in running:
+        objects += [children.deployment(owner, revisions[revision]), children.revision_service(owner, revision)]
+    stable = status.stable.revision if status.stable else None
+    if stable:
+        objects.append(children.main_service(owner, stable, spec.traffic.service))
+        if spec.scaling.autoscaled:
+            objects.append(children.autoscaler(owner, stable, spec.scaling, full_size(spec, status)))
+        if spec.scaling.base_size > 1:
+            objects.append(children.disruption_budget(owner, stable))
+    return Desired(tuple(objects), sizes(spec, status), splits(owner, status, world, ttl))
+
+
+def running_revisions(status: Status) -> list[str]:
+    """Those with pods: stable first, then the candidate, then former ones that still drain."""
+    named = [
+        status.stable.revision if status.stable else None,
+        status.candidate.revision if status.candidate else None,
+        *(d.revision for d in status.draining),
+    ]
+    return list(dict.fromkeys(r for r in named if r))
+
+
+def remembered(status: Status, revisions: Mapping[str, Revision]) -> list[str]:
+    rejected = [r.revision for r in status.rejected]
+    return [r for r in dict.fromkeys([*running_revisions(status), *rejected]) if r in revisions]
+
+
+def marked(revision: Revision, status: Status) -> Revision:
+    """The revision with its state as status tells it."""
+    rejected = next((r for r in status.rejected if r.revision == revision.hash), None)
+    return Revision(
+        revision.hash,
+        revision.model,
+        revision.template,
+        revision.ordinal,
+        rejected.reason if rejected else "",
+        rejected.message if rejected else "",
+    )
+
+
+def sizes(spec: Spec, status: Status) -> dict[str, int]:
+    """Stable's size is the autoscaler's where there is one, but for the moment in which it is made."""
+    wanted: dict[str, int] = {}
+    if status.stable and not spec.scaling.autoscaled:
+        wanted[status.stable.revision] = spec.scaling.base_size
+    if status.candidate:
+        wanted[status.candidate.revision] = candidate_size(spec, status)
+    return wanted
+
+
+def splits(owner: Owner, status: Status, world: World, ttl: timedelta) -> dict[str, str]:
+    """Stable's pods carry the split while a rollout has traffic; demoted ones hand over; a former stable that is
+    candidate again stops handing over."""
+    wanted: dict[str, str] = {}
+    traffic, candidate, stable = status.traffic, status.candidate, status.stable
+    if stable and candidate and status.step:
+        value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl)
+        wanted |= {pod.name: value for pod in world.pods_of(stable.revision)}
+    if stable:
+        for drain in status.draining:
+            value = split(drain.generation, stable.revision, 100, salt(owner.uid, stable.revision, 0), None)
+            wanted |= {pod.name: value for pod in world.pods_of(drain.revision)}
+    if stable and candidate:
+        back = split(traffic.generation, stable.revision, 0, "", ttl)
+        wanted |= {pod.name: back for pod in world.pods_of(candidate.revision) if hands_over(pod)}
+    return {name: value for name, value in wanted.items() if _differs(world, name, value)}
+
+
+def hands_over(pod: Pod) -> bool:
+    return '"ttl":null' in pod.split
+
+
+def _differs(world: World, name: str, value: str) -> bool:
+    return any(pod.name == name and pod.split != value for pod in world.pods)

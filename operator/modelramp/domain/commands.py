@@ -1,0 +1,59 @@
+"""Commands people give by annotation: ``modelramp.dev/<verb>: <revision>#<nonce>``.
+
+Each is bound to its target and taken once (status.commands remembers); a stale one does nothing. Abort beats
+promote.
+"""
+
+from modelramp.api.status import Phase
+from modelramp.domain import moves
+from modelramp.domain.turn import Turn
+from modelramp.domain.world import Command
+
+VERBS = ("abort", "pause", "resume", "promote", "retry")
+IN_ROLLOUT = (Phase.RAMPING, Phase.PAUSED, Phase.GATING, Phase.PROMOTING)
+
+
+def obey(turn: Turn) -> bool:
+    """Takes the commands that are new. True if one has moved the object, so that nothing else may this time."""
+    fresh = [c for c in turn.snap.commands if c.verb in VERBS and turn.status.commands.get(c.verb) != c.value]
+    if not fresh:
+        return False
+    for command in sorted(fresh, key=lambda c: VERBS.index(c.verb)):
+        turn.set(commands={**turn.status.commands, command.verb: command.value})
+        if _act(turn, command):
+            return True
+        turn.tell(
+            "CommandIgnored",
+            f"{command.verb} {command.revision}: that revision is not in a state to {command.verb}",
+            warning=True,
+        )
+    return False
+
+
+def _act(turn: Turn, command: Command) -> bool:
+    if command.verb == "retry":
+        return _retry(turn, command.revision)
+    candidate = turn.status.candidate
+    if candidate is None or candidate.revision != command.revision or turn.status.phase not in IN_ROLLOUT:
+        return False
+    match command.verb:
+        case "abort":
+            moves.abort(turn, "AbortCommanded", "taken back by command", reject=True)
+        case "pause" if turn.status.phase is Phase.RAMPING:
+            moves.pause(turn, "PauseCommanded", "paused by command")
+        case "resume" if turn.status.phase is Phase.PAUSED:
+            moves.resume(turn, "resumed by command")
+        case "promote" if turn.status.phase in (Phase.RAMPING, Phase.PAUSED):
+            moves.promote(turn, "promoted by command")
+        case _:
+            return False
+    return True
+
+
+def _retry(turn: Turn, revision: str) -> bool:
+    if all(r.revision != revision for r in turn.status.rejected):
+        return False
+    turn.set(rejected=[r for r in turn.status.rejected if r.revision != revision])
+    turn.tell("Retrying", f"revision {revision} may be tried again")
+    turn.enter(turn.status.phase)
+    return True

@@ -1,0 +1,75 @@
+"""decide(): what the operator makes of what it has seen. Reads like the table in docs/rollouts.md.
+
+Pure: no client, no clock, no event loop. One call moves an object by one step at most; the status it returns is
+persisted before anything acts on it, and a phase is left only when the world has been *observed* to be what that
+phase wanted. So a kill between any two writes leads back to the same road.
+"""
+
+from modelramp.api.status import Phase
+from modelramp.domain import commands, conditions, moves, phases, recall, traffic
+from modelramp.domain.snapshot import Decision, Snapshot
+from modelramp.domain.turn import Turn
+from modelramp.domain.world import Resolved, Unreachable, Unresolved
+
+PHASES = {
+    Phase.PENDING: phases.pending,
+    Phase.STABLE: phases.stable,
+    Phase.GATING: phases.gating,
+    Phase.RAMPING: phases.ramping,
+    Phase.PAUSED: phases.paused,
+    Phase.PROMOTING: phases.promoting,
+    Phase.ABORTING: phases.aborting,
+}
+SPLIT_HELD = (Phase.RAMPING, Phase.PAUSED, Phase.PROMOTING)
+
+
+def decide(snapshot: Snapshot) -> Decision:
+    """The next status, the events that tell of it, and when to look again (None: when something happens)."""
+    turn = Turn(snapshot)
+    recall.rebase_times(turn)
+    recall.adopt(turn)
+    registry(turn)
+    traffic.lapse(turn)
+    traffic.raise_floor(turn)
+    if snapshot.spec.suspend:
+        turn.say("Suspended", "spec.suspend is set: nothing advances, nothing is aborted")
+    elif not commands.obey(turn):
+        PHASES[turn.status.phase](turn)
+    if turn.status.phase in SPLIT_HELD and turn.status.traffic.weight:
+        traffic.renew(turn)
+    moves.retire(turn)
+    observed(turn)
+    conditions.conclude(turn)
+    return turn.decision()
+
+
+def registry(turn: Turn) -> None:
+    """What the registry said, or since when it has said nothing."""
+    before, resolution = turn.status.registry, turn.snap.resolution
+    if isinstance(resolution, Unreachable):
+        answered = before.resolved_version is not None and not before.error
+        since = turn.now if answered else before.last_success
+        turn.set(registry=before.model_copy(update={"error": resolution.message, "last_success": since}))
+        if not before.error:
+            turn.tell("RegistryUnavailable", resolution.message, warning=True)
+        return
+    if before.error and resolution is not None:
+        turn.tell("RegistryBack", "the registry answers again")
+    if resolution is None:
+        return
+    version = turn.snap.target.version if turn.snap.target else None
+    turn.set(registry=before.model_copy(update={"error": None, "last_success": None, "resolved_version": version}))
+    if isinstance(resolution, Unresolved) and turn.snap.status.reason != resolution.reason:
+        turn.tell(resolution.reason, resolution.message, warning=True)
+
+
+def observed(turn: Turn) -> None:
+    """What /scale and people read, and which generation of the spec this status speaks of: one whose model the
+    registry has not been heard of yet has not been observed."""
+    revision = turn.stable_revision
+    heard = isinstance(turn.snap.resolution, Resolved | Unresolved)
+    turn.set(
+        observed_generation=turn.snap.generation if heard else turn.status.observed_generation,
+        replicas=len(turn.world.pods_of(revision)) if revision else 0,
+        selector=f"modelramp.dev/revision={revision}" if revision else "",
+    )

@@ -1,0 +1,254 @@
+"""What a phase does once it knows: begin, step, pause, promote, fail, take back. All of it on the status only."""
+
+from datetime import timedelta
+
+from modelramp.api.spec import OnFailure, OnInconclusive
+from modelramp.api.status import (
+    MAX_REJECTED,
+    AbortStatus,
+    BackOff,
+    CandidateStatus,
+    Cause,
+    Draining,
+    PauseStatus,
+    Phase,
+    Rejected,
+    StableStatus,
+    StepStatus,
+)
+from modelramp.domain import analysis
+from modelramp.domain.snapshot import Target
+from modelramp.domain.traffic import FULL, salt, set_weight
+from modelramp.domain.turn import Turn
+from modelramp.domain.world import Unreachable, Unresolved
+
+FIRST_BACK_OFF = timedelta(seconds=30)
+LONGEST_BACK_OFF = timedelta(minutes=30)
+SHORTEST_DRAIN = timedelta(seconds=5)  # for demoted pods to hear that they hand over, and to send their clients away
+NO_TIME = timedelta(0)
+PAUSE_STEP = "PauseStep"
+
+
+def unresolved(turn: Turn) -> None:
+    """No target: the registry is silent, or has no such thing. What serves keeps serving."""
+    match turn.snap.resolution:
+        case Unresolved(reason, message):
+            turn.say(reason, message)
+        case Unreachable(message):
+            turn.say("RegistryUnavailable", message)
+        case _ if turn.status.stable is None:
+            turn.say("Resolving", "asking the registry")
+
+
+def begin(turn: Turn, target: Target, phase: Phase) -> None:
+    """A candidate: recorded here first, created by the projection of this status."""
+    status = turn.status
+    tried = [h.attempt for h in status.history if h.revision == target.revision and h.action == "CandidateStarted"]
+    workload = turn.world.workloads.get(turn.stable_revision or "")
+    candidate = CandidateStatus(
+        revision=target.revision,
+        version=target.version,
+        attempt=max(tried, default=0) + 1,
+        cause=cause(turn, target),
+        started_at=turn.now,
+        waiting_since=turn.now,
+        floor=workload.replicas if workload else 0,
+        salt=salt(turn.snap.uid, target.revision, status.traffic.generation),
+    )
+    draining = [d for d in status.draining if d.revision != target.revision]
+    if draining != status.draining:
+        set_weight(turn, 0)  # a new generation: these pods hand over no longer
+    turn.set(candidate=candidate, step=None, evidence=[], draining=draining)
+    instead = f" beside version {status.stable.version}" if status.stable else ""
+    turn.record_candidate("CandidateStarted", candidate.cause.value, f"starting version {target.version}{instead}")
+    turn.say("Starting", f"starting version {target.version}")
+    turn.enter(phase)
+
+
+def cause(turn: Turn, target: Target) -> Cause:
+    """An alias does not change generation; a spec does, and a change of server settings keeps the version."""
+    stable = turn.status.stable
+    if stable is None or stable.version == target.version or turn.snap.spec.model.alias is None:
+        return Cause.SPEC
+    return Cause.SPEC if turn.status.observed_generation != turn.snap.generation else Cause.ALIAS
+
+
+def first_weight(turn: Turn) -> int:
+    return next((s.weight for s in turn.snap.spec.rollout.steps if s.weight), FULL)
+
+
+def enter_step(turn: Turn, index: int, phase: Phase) -> None:
+    steps = turn.snap.spec.rollout.steps
+    weight = (steps[index].weight if index < len(steps) else FULL) or turn.status.traffic.weight
+    turn.set(step=StepStatus(index=index, entered_at=turn.now, weight=weight))
+    turn.enter(phase)
+
+
+def step_index(turn: Turn) -> int:
+    """The step in hand; of steps edited meanwhile, the highest whose weight is not above the present one."""
+    steps = turn.snap.spec.rollout.steps
+    index = turn.status.step.index if turn.status.step else 0
+    weight = turn.status.step.weight if turn.status.step else 0
+    if index == len(steps) or (index < len(steps) and (steps[index].weight or weight) == weight):
+        return index
+    reached = [i for i, step in enumerate(steps) if step.weight and step.weight <= weight]
+    index = reached[-1] if reached else 0
+    enter_step(turn, index, turn.status.phase)
+    return index
+
+
+def conclude(turn: Turn) -> None:
+    """All steps are done: what does the evidence say?"""
+    if analysis.passed(turn):
+        return promote(turn, turn.status.evidence[0].message)
+    message = turn.status.evidence[0].message if turn.status.evidence else "no look taken yet"
+    if not turn.over(turn.candidate.started_at, turn.snap.spec.rollout.analysis.max_duration):
+        return turn.say("AwaitingVerdict", message)
+    undecided(turn, message)
+
+
+def undecided(turn: Turn, message: str) -> None:
+    """The time for a verdict is over."""
+    match turn.snap.spec.rollout.analysis.on_inconclusive:
+        case OnInconclusive.PROMOTE:
+            promote(turn, f"no verdict in time: {message}")
+        case OnInconclusive.ABORT:
+            abort(turn, "Inconclusive", f"no verdict in time: {message}", reject=True)
+        case OnInconclusive.PAUSE:
+            pause(turn, "Inconclusive", f"no verdict in time: {message}")
+
+
+def pause(turn: Turn, reason: str, message: str) -> None:
+    turn.record_candidate("Paused", reason, message)
+    turn.set(candidate=turn.candidate.model_copy(update={"pause": PauseStatus(reason=reason, message=message)}))
+    turn.say(reason, message)
+    turn.enter(Phase.PAUSED)
+
+
+def resume(turn: Turn, message: str) -> None:
+    """Out of a pause step to what is after it; out of a failure into a new attempt; else on with the step in hand."""
+    turn.record_candidate("Resumed", "Resumed", message)
+    turn.say("Resumed", message)
+    failed = analysis.failure(turn) is not None or turn.status.step is None
+    why = end_pause(turn)
+    if failed:
+        return afresh(turn, Phase.GATING)
+    if why == PAUSE_STEP:
+        return enter_step(turn, step_index(turn) + 1, Phase.RAMPING)
+    turn.enter(Phase.RAMPING)
+
+
+def end_pause(turn: Turn) -> str:
+    """Takes the pause off the candidate; returns its reason."""
+    why = turn.candidate.pause.reason if turn.candidate.pause else ""
+    turn.set(candidate=turn.candidate.model_copy(update={"pause": None}))
+    return why
+
+
+def afresh(turn: Turn, phase: Phase) -> None:
+    """A new attempt of the same candidate, its evidence forgotten."""
+    it, generation = turn.candidate, turn.status.traffic.generation
+    changes = {
+        "attempt": it.attempt + 1,
+        "started_at": turn.now,
+        "waiting_since": turn.now,
+        "salt": salt(turn.snap.uid, it.revision, generation),
+    }
+    turn.set(candidate=it.model_copy(update=changes), step=None, evidence=[])
+    turn.enter(phase)
+
+
+def promote(turn: Turn, message: str) -> None:
+    """Straight to everything. By command also out of a failure, whose evidence is then no longer asked."""
+    if end_pause(turn) and analysis.failure(turn) is not None:
+        afresh(turn, Phase.PROMOTING)
+    turn.tell("Promoting", message)
+    turn.say("Promoting", message)
+    enter_step(turn, len(turn.snap.spec.rollout.steps), Phase.PROMOTING)
+
+
+def hand_over(turn: Turn) -> None:
+    """The commit. From the next projection on the main Service selects the candidate's pods, and the demoted ones
+    hand over everything, without expiry."""
+    former = turn.stable_revision
+    set_weight(turn, 0)
+    generation = turn.status.traffic.generation
+    draining = [d.model_copy(update={"generation": generation}) for d in turn.status.draining]
+    if former is not None:
+        until = turn.now + max(turn.snap.spec.rollout.scale_down_delay, SHORTEST_DRAIN)
+        draining.append(Draining(revision=former, until=until, generation=generation))
+    turn.set(draining=draining)
+    settle_as_stable(turn)
+
+
+def settle_as_stable(turn: Turn) -> None:
+    candidate = turn.candidate
+    turn.set(
+        stable=StableStatus(revision=candidate.revision, version=candidate.version, since=turn.now),
+        candidate=None,
+        step=None,
+        evidence=[],
+        back_off=None,
+        rejected=[r for r in turn.status.rejected if r.revision != candidate.revision],
+    )
+    turn.say("Serving", f"version {candidate.version} serves")
+    turn.enter(Phase.STABLE)
+
+
+def fail(turn: Turn, reason: str, message: str) -> None:
+    """The candidate has failed on its own account: taken back, or held for a person where the spec says so."""
+    if turn.snap.spec.rollout.on_failure is OnFailure.ABORT:
+        return abort(turn, reason, message, reject=True)
+    if turn.status.traffic.weight:
+        set_weight(turn, 0)
+    if turn.candidate.pause is None or turn.candidate.pause.reason != reason:
+        pause(turn, reason, message)
+
+
+def abort(turn: Turn, reason: str, message: str, *, reject: bool) -> None:
+    """Weight 0 first; the rest when that is seen to hold."""
+    turn.record_candidate("Aborting", reason, message, warning=reject)
+    if turn.status.traffic.weight:
+        set_weight(turn, 0)
+    stop = AbortStatus(reason=reason, message=message, reject=reject)
+    turn.set(candidate=turn.candidate.model_copy(update={"abort": stop}))
+    turn.say(reason, message)
+    turn.enter(Phase.ABORTING)
+
+
+def release(turn: Turn, reason: str, message: str) -> None:
+    """Not the model's fault, and it lasts: give back what it holds, and try again later."""
+    before = turn.status.back_off
+    failures = before.failures + 1 if before and before.revision == turn.candidate.revision else 1
+    delay = min(FIRST_BACK_OFF * 2 ** (failures - 1), LONGEST_BACK_OFF)
+    message = f"{message}; tried again in {delay.total_seconds():.0f} s"
+    until = turn.now + delay
+    turn.set(back_off=BackOff(revision=turn.candidate.revision, failures=failures, until=until, message=message))
+    abort(turn, reason, message, reject=False)
+
+
+def retire(turn: Turn) -> None:
+    """Former stable revisions go when their time is up."""
+    turn.set(draining=[d for d in turn.status.draining if not turn.over(d.until, NO_TIME)])
+
+
+def taken_back(turn: Turn, stop: AbortStatus) -> None:
+    """The end of an abort: nothing reaches the candidate any more, and a rejected one is remembered."""
+    candidate = turn.candidate
+    turn.tell("TrafficReturned", f"no request goes to version {candidate.version}")
+    if stop.reject:
+        rejected = Rejected(
+            revision=candidate.revision,
+            version=candidate.version,
+            reason=stop.reason,
+            message=stop.message,
+            cause=candidate.cause,
+            attempt=candidate.attempt,
+            at=turn.now,
+        )
+        others = [r for r in turn.status.rejected if r.revision != candidate.revision]
+        turn.set(rejected=[*others, rejected][-MAX_REJECTED:])
+        turn.record_candidate("Rejected", stop.reason, stop.message, warning=True)
+    turn.set(candidate=None, step=None, evidence=[])
+    turn.say(stop.reason, stop.message)
+    turn.enter(Phase.STABLE)

@@ -1,0 +1,148 @@
+"""The rollout, phase by phase: each looks at what has been observed, and moves on or says what it waits for."""
+
+from modelramp.api.status import AbortStatus, Phase
+from modelramp.domain.checks import (
+    blind,
+    broken,
+    holding,
+    in_force,
+    judged_bad,
+    moved_on,
+    unnamed,
+    waiting_for_pods,
+)
+from modelramp.domain.moves import (
+    NO_TIME,
+    PAUSE_STEP,
+    begin,
+    conclude,
+    enter_step,
+    first_weight,
+    hand_over,
+    pause,
+    resume,
+    settle_as_stable,
+    step_index,
+    taken_back,
+    unresolved,
+)
+from modelramp.domain.traffic import FULL, size_for, withdrawn
+from modelramp.domain.turn import Turn
+
+# Without a rollout
+
+
+def pending(turn: Turn) -> None:
+    """Nothing serves yet: the first revision goes straight to stable, as there is nobody to compare it with."""
+    target, candidate = turn.snap.target, turn.status.candidate
+    if turn.world.foreign:
+        return turn.say("NameConflict", f"{turn.world.foreign} exists and is not ours: rename one of the two")
+    if target is not None and (candidate is None or candidate.revision != target.revision):
+        return begin(turn, target, Phase.PENDING)
+    if candidate is None:
+        return unresolved(turn)
+    ready, size = turn.world.ready(candidate.revision), turn.snap.spec.scaling.base_size
+    if ready >= size:
+        turn.record_candidate("Promoted", "FirstRevision", f"version {candidate.version} is the first and serves")
+        return settle_as_stable(turn)
+    return waiting_for_pods(turn, size)
+
+
+def stable(turn: Turn) -> None:
+    """Stable serves. Is something else asked for?"""
+    target, status = turn.snap.target, turn.status
+    if target is None:
+        return unresolved(turn)
+    if status.stable is not None and target.revision == status.stable.revision:
+        turn.set(back_off=None)
+        return turn.say("Serving", f"version {target.version} serves")
+    rejected = next((r for r in status.rejected if r.revision == target.revision), None)
+    if rejected is not None:
+        message = f"version {rejected.version} ({rejected.reason}): {rejected.message}"
+        if turn.status.reason != "Rejected":
+            retry = f"kubectl annotate --overwrite mdep <name> modelramp.dev/retry={rejected.revision}#1"
+            turn.tell("StaysRejected", f"version {rejected.version} is not tried again by itself; {retry}")
+        return turn.say("Rejected", message)
+    back_off = status.back_off
+    if back_off is not None and back_off.revision == target.revision and not turn.over(back_off.until, NO_TIME):
+        return turn.say("BackOff", back_off.message)
+    return begin(turn, target, Phase.GATING)
+
+
+# On the way
+
+
+def gating(turn: Turn) -> None:
+    """The candidate starts; no traffic yet."""
+    if moved_on(turn) or broken(turn) or unnamed(turn):
+        return
+    size = size_for(turn.snap.spec, turn.status, first_weight(turn))
+    if turn.world.ready(turn.candidate.revision) < size:
+        return waiting_for_pods(turn, size)
+    turn.tell("CandidateReady", f"version {turn.candidate.version} is loaded and warm: its share begins")
+    turn.say("Ramping", "the first step begins")
+    enter_step(turn, 0, Phase.RAMPING)
+
+
+def ramping(turn: Turn) -> None:
+    """A step: the weight is brought into force, held, and judged."""
+    if moved_on(turn) or broken(turn) or judged_bad(turn) or unnamed(turn):
+        return
+    steps, index = turn.snap.spec.rollout.steps, step_index(turn)
+    if index == len(steps):
+        return conclude(turn)
+    step = steps[index]
+    if step.pause is not None:
+        return pause(turn, PAUSE_STEP, "the rollout has a pause here")
+    if not in_force(turn, step.weight or FULL):
+        return
+    since = turn.status.step.in_force_since if turn.status.step else None
+    if since is None or not turn.over(since, step.hold or NO_TIME):
+        return turn.say("Holding", holding(turn, step))
+    if blind(turn):
+        return
+    if index + 1 < len(steps):
+        turn.tell("StepDone", f"{step.weight} % held; nothing failed")
+        return enter_step(turn, index + 1, Phase.RAMPING)
+    conclude(turn)
+
+
+def paused(turn: Turn) -> None:
+    """The weight is held and judged on; a pause's own end or a command goes on."""
+    if moved_on(turn) or broken(turn) or judged_bad(turn) or unnamed(turn):
+        return
+    pause = turn.candidate.pause
+    if pause is None:
+        return resume(turn, "nothing is to be waited for")
+    turn.say(pause.reason, pause.message)
+    if pause.reason != PAUSE_STEP or turn.status.step is None:
+        return
+    steps, index = turn.snap.spec.rollout.steps, step_index(turn)
+    step = steps[index].pause if index < len(steps) else None
+    if step is None:
+        return resume(turn, "the pause is no longer among the steps")
+    if step.duration is not None and turn.over(turn.status.step.entered_at, step.duration):
+        resume(turn, "the pause is over")
+
+
+def promoting(turn: Turn) -> None:
+    """The candidate takes everything, with stable at hand; then it is stable, its pods untouched."""
+    if moved_on(turn) or broken(turn) or judged_bad(turn) or unnamed(turn) or not in_force(turn, FULL):
+        return
+    since = turn.status.step.in_force_since if turn.status.step else None
+    if since is None or not turn.over(since, turn.snap.spec.rollout.bake):
+        return turn.say("Baking", f"version {turn.candidate.version} answers everything, stable at hand")
+    if blind(turn):
+        return
+    turn.record_candidate("Promoted", "StepsDone", f"version {turn.candidate.version} serves")
+    hand_over(turn)
+
+
+def aborting(turn: Turn) -> None:
+    """Weight 0 must be seen to hold before the candidate's pods go."""
+    candidate = turn.candidate
+    stop = candidate.abort or AbortStatus(reason="Aborted", message="taken back", reject=False)
+    if turn.status.step is not None and not withdrawn(turn):
+        waiting = "waiting for every stable pod to take its share back"
+        return turn.say(stop.reason, f"{stop.message}; {waiting}")
+    taken_back(turn, stop)

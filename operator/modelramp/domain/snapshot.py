@@ -1,0 +1,50 @@
+"""The whole input of decide(), and its whole output."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from modelramp.api.spec import Spec
+from modelramp.api.status import Status
+from modelramp.domain.world import Command, Event, Resolution, World
+
+
+@dataclass(frozen=True)
+class Target:
+    """The revision that spec and registry name now."""
+
+    revision: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the administrator set for all objects."""
+
+    traffic_ttl: timedelta = timedelta(minutes=2)
+    look_interval: timedelta = timedelta(seconds=5)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One object and its world, as read in one pass. Time enters here and nowhere else."""
+
+    now: datetime
+    uid: str
+    generation: int
+    spec: Spec
+    status: Status
+    world: World
+    resolution: Resolution
+    target: Target | None
+    commands: Sequence[Command] = ()
+    policy: Policy = Policy()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The status to persist before anything is done, the events to tell once it is, and when to look again."""
+
+    status: Status
+    events: tuple[Event, ...]
+    requeue_after: timedelta | None

@@ -1,0 +1,162 @@
+"""What the operator has seen of the world in one pass: the input of decide(), free of any client's types."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version of a registered model. ``(registry, name, version, created, source)`` is its identity."""
+
+    registry: str
+    name: str
+    version: int
+    run_id: str
+    source: str
+    created: int  # milliseconds since the epoch, as the registry tells it
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The registry knows the model, and the alias (or number) names this version."""
+
+    model: ModelVersion
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """The registry answered, and there is nothing to serve: no such model, alias or version, or not for us."""
+
+    reason: str  # ModelNotFound | AliasNotFound | VersionNotFound | NotAllowed | RegistryNotConfigured
+    message: str
+
+
+@dataclass(frozen=True)
+class Unreachable:
+    """The registry does not answer, or answers rubbish."""
+
+    message: str
+
+
+Resolution = Resolved | Unresolved | Unreachable | None  # None: not asked yet
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that keeps a pod from serving, and whose fault it is."""
+
+    reason: str
+    message: str
+    models_own: bool
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """Cumulative counters of one stable pod for one salt (attempt); see docs/contract.md."""
+
+    candidate_ok: int = 0
+    candidate_bad: int = 0  # bad and slow
+    candidate_neutral: int = 0
+    candidate_error: int = 0
+    candidate_skipped: int = 0
+    stable_ok: int = 0
+    stable_bad: int = 0
+
+
+@dataclass(frozen=True)
+class PodMetrics:
+    """What one pod's /metrics says. Counters are cumulative since its server started at ``started``."""
+
+    generation: int = 0
+    weight: int = 0
+    started: float = 0.0  # process_start_time_seconds
+    splits: Mapping[str, SplitCounts] = field(default_factory=dict)  # by salt; "" is no split
+    bad_seconds: float = 0.0
+    bad_sum: float = 0.0
+    bad_squares: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pod:
+    name: str
+    revision: str
+    ready: bool = False
+    deleting: bool = False
+    ip: str | None = None
+    split: str = ""  # the annotation as it stands
+    fault: Fault | None = None
+    metrics: PodMetrics | None = None  # None: not scraped, or did not answer
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One revision's Deployment."""
+
+    revision: str
+    replicas: int
+    observed: bool = True  # the Deployment controller has seen the newest spec
+    fault: Fault | None = None  # ReplicaFailure: quota, admission
+
+
+@dataclass(frozen=True)
+class Revision:
+    """An immutable thing that can serve, as frozen in a ControllerRevision.
+
+    ``template`` is the rendered pod template as it was first applied; ``ordinal`` the ControllerRevision's number.
+    """
+
+    hash: str
+    model: ModelVersion
+    template: Mapping[str, Any]
+    ordinal: int = 0
+    rejected: str = ""  # reason, if rejected
+    rejected_message: str = ""
+
+
+@dataclass(frozen=True)
+class World:
+    """The children as observed. ``selected`` is the revision that the main Service selects."""
+
+    revisions: Mapping[str, Revision] = field(default_factory=dict)
+    workloads: Mapping[str, Workload] = field(default_factory=dict)
+    pods: tuple[Pod, ...] = ()
+    selected: str | None = None
+    foreign: str = ""  # what stands where a child of ours should, and is somebody else's
+
+    def pods_of(self, revision: str | None) -> tuple[Pod, ...]:
+        """Pods of a revision that are not on their way out."""
+        return tuple(p for p in self.pods if p.revision == revision and not p.deleting)
+
+    def ready(self, revision: str | None) -> int:
+        return sum(p.ready for p in self.pods_of(revision))
+
+    def fault(self, revision: str) -> Fault | None:
+        """The worst fault of a revision: its model's own before the infrastructure's."""
+        faults = [p.fault for p in self.pods_of(revision) if p.fault]
+        workload = self.workloads.get(revision)
+        if workload and workload.fault:
+            faults.append(workload.fault)
+        return min(faults, key=lambda f: not f.models_own, default=None)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A Kubernetes Event to be."""
+
+    type: str  # Normal | Warning
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """``modelramp.dev/<verb>: <revision>#<nonce>``"""
+
+    verb: str
+    value: str
+
+    @property
+    def revision(self) -> str:
+        return self.value.partition("#")[0]

@@ -1,0 +1,100 @@
+"""Kopf at the edge: what it sees is put on the queue, and nothing else.
+
+Only ``on.event`` handlers, because kopf's others keep annotations and finalizers on the user's object and state in
+memory. Kopf posts no events, keeps no progress and has no peers; the API server filters children by their label.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import kopf
+
+from modelramp.api import GROUP, PLURAL, VERSION
+from modelramp.desired.meta import NAME_LABEL
+from modelramp.engine.queue import WorkQueue
+from modelramp.ports import ClusterError, Key
+
+IDENTITY = "modelramp-operator"  # kopf would ask for the user's name, and an image's user need not have one
+RESYNC_SECONDS = 600.0  # a deletion missed by a watch is noticed at the latest then
+
+CHILDREN = (
+    ("", "v1", "pods"),
+    ("", "v1", "services"),
+    ("apps", "v1", "controllerrevisions"),
+    ("apps", "v1", "deployments"),
+    ("autoscaling", "v2", "horizontalpodautoscalers"),
+    ("policy", "v1", "poddisruptionbudgets"),
+)
+
+
+class Watch:
+    """Runs kopf over some namespaces (none named: all) and keeps the names of all ModelDeployments for the resync."""
+
+    def __init__(self, queue: WorkQueue, namespaces: Sequence[str], kubeconfig: Path | None) -> None:
+        self._queue = queue
+        self._namespaces = namespaces
+        self._kubeconfig = kubeconfig
+        self._known: set[Key] = set()
+
+    async def run(self, stop_on_signals: Callable[[], None]) -> None:
+        """Until cancelled. Kopf takes SIGTERM and SIGINT for itself; ``stop_on_signals`` takes them back."""
+        others = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=self._registry(),
+            settings=_settings(),
+            namespaces=tuple(self._namespaces),
+            clusterwide=not self._namespaces,
+            standalone=True,
+            identity=IDENTITY,
+        )
+        stop_on_signals()
+        await kopf.run_tasks(tasks, ignored=others)
+        raise ClusterError("kopf has stopped watching")
+
+    async def resync(self) -> None:
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS)
+            for key in sorted(self._known):
+                self._queue.add(key)
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(_login(self._kubeconfig))
+        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._owner_seen)
+        for child in CHILDREN:
+            kopf.on.event(*child, labels={NAME_LABEL: kopf.PRESENT}, registry=registry)(self._child_seen)
+        return registry
+
+    async def _owner_seen(self, namespace: str, name: str, event: Any, **_: Any) -> None:
+        key = Key(namespace, name)
+        if event["type"] == "DELETED":
+            self._known.discard(key)
+        else:
+            self._known.add(key)
+        self._queue.add(key)
+
+    async def _child_seen(self, namespace: str, labels: Any, **_: Any) -> None:
+        self._queue.add(Key(namespace, labels[NAME_LABEL]))
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True  # the kinds are known, and looking for new CRDs needs cluster-wide rights
+    settings.peering.standalone = True
+    settings.watching.server_timeout = 300
+    settings.watching.connect_timeout = 10
+    for child in CHILDREN:
+        settings.watching.label_selectors[child] = NAME_LABEL
+    return settings
+
+
+def _login(kubeconfig: Path | None) -> Callable[..., Awaitable[kopf.ConnectionInfo | None]]:
+    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        if kubeconfig is None:
+            return kopf.login_with_service_account(**kwargs)
+        return kopf.login_with_kubeconfig(**kwargs)
+
+    return login

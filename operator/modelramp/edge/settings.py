@@ -1,0 +1,120 @@
+"""The operator's configuration: a YAML file that its administrator writes, and what differs per process from the
+environment. A wrong value is told in one sentence."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from modelramp.api.base import Duration, parse_duration
+from modelramp.engine.registries import RegistryConfig
+
+ENV_PREFIX = "MODELRAMP_"
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+class SettingsError(Exception):
+    """The configuration can't be used. ``str(error)`` says which value, where, and what would do."""
+
+
+class LogFormat(StrEnum):
+    JSON = "json"
+    TEXT = "text"
+
+
+class Scrape(StrEnum):
+    """How pods' /metrics are reached: at their addresses, or through the API server's pod proxy."""
+
+    DIRECT = "Direct"
+    POD_PROXY = "PodProxy"
+
+
+class _FileModel(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class RegistrySettings(_FileModel):
+    """An MLflow registry that objects may name."""
+
+    uri: str = Field(description="MLflow's address, as the operator reaches it.", pattern=r"^https?://[^/]+")
+    pod_uri: str | None = Field(None, description="The same as pods reach it, if that differs.")
+    namespaces: tuple[str, ...] = Field(("*",), description="Globs of namespaces whose objects may use it.")
+    models: tuple[str, ...] = Field(("*",), description="Globs of model names that they may use.")
+
+    def config(self) -> RegistryConfig:
+        return RegistryConfig(self.uri, self.pod_uri, self.namespaces, self.models)
+
+
+class Settings(_FileModel):
+    """What stands in the configuration file; every key but ``serverImage`` may be left out."""
+
+    server_image: str = Field(min_length=1, description="Serving image of objects that name none.")
+    poll_interval: Annotated[Duration, Field(gt=parse_duration("0s"))] = parse_duration("15s")
+    look_interval: Annotated[Duration, Field(gt=parse_duration("0s"))] = parse_duration("5s")
+    traffic_ttl: Annotated[Duration, Field(alias="trafficTTL", ge=parse_duration("15s"))] = parse_duration("2m")
+    registries: dict[str, RegistrySettings] = Field(default_factory=dict)
+    watch_namespaces: tuple[str, ...] = Field((), description="Namespaces to look after; none: all.")
+    workers: int = Field(8, ge=1, le=64, description="Objects worked on at a time.")
+    scrape: Scrape = Scrape.DIRECT
+    log_format: LogFormat = LogFormat.JSON
+
+
+class Environment(BaseSettings):
+    """``MODELRAMP_*``: what the pod tells its process."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
+
+    config: Path = Path("/etc/modelramp/config.yaml")
+    namespace: str = Field("", description="Where the Lease is kept; default: the pod's own namespace.")
+    pod_name: str = Field("", description="Who holds the Lease. Empty: this host and a random word.")
+    health_host: str = "0.0.0.0"
+    health_port: int = Field(8081, ge=0, le=65535)
+
+    @property
+    def lease_namespace(self) -> str:
+        mounted = SERVICE_ACCOUNT / "namespace"
+        return self.namespace or (mounted.read_text().strip() if mounted.exists() else "default")
+
+
+def kubeconfig() -> Path | None:
+    """The file that KUBECONFIG names; without one, the user's own unless this is a pod."""
+    named = os.environ.get("KUBECONFIG")
+    if named:
+        return Path(named)
+    return None if (SERVICE_ACCOUNT / "token").exists() else Path.home() / ".kube" / "config"
+
+
+def read_environment() -> Environment:
+    """Raises SettingsError."""
+    try:
+        return Environment()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(f"environment: {ENV_PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from error
+
+
+def read_settings(path: Path) -> Settings:
+    """Raises SettingsError."""
+    try:
+        written = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read the configuration {path}: {error.strerror}; MODELRAMP_CONFIG names another"
+        ) from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from error
+    try:
+        return Settings.model_validate(written)
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_sentence(error)}") from error
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the file"
+    return f"{where}: {first['msg']} (got {first['input']!r})"

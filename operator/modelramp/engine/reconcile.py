@@ -1,0 +1,164 @@
+"""One pass: observe, decide, persist, tell, project, apply. The same for every object, in every phase.
+
+Intent is on disk before anything acts on it, so a pass may be cut off anywhere; the next one goes on from what it sees.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from pydantic import ValidationError
+
+from modelramp.api import GROUP
+from modelramp.api.spec import Spec
+from modelramp.api.status import Phase, Status
+from modelramp.desired.meta import Owner
+from modelramp.desired.project import project
+from modelramp.desired.template import Rendering, pod_template
+from modelramp.domain.decide import decide
+from modelramp.domain.revision import identity
+from modelramp.domain.snapshot import Decision, Policy, Snapshot, Target
+from modelramp.domain.world import Command, Event, Resolution, Resolved, Revision, World
+from modelramp.engine.carry_out import Carrier
+from modelramp.engine.registries import Registries
+from modelramp.ports import Clock, Cluster, Key, Metrics, Object, Observation
+
+logger = logging.getLogger(__name__)
+
+VERBS_PREFIX = f"{GROUP}/"
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What the administrator set. Times in seconds."""
+
+    server_image: str
+    traffic_ttl: float = 120.0
+    look_interval: float = 5.0
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(timedelta(seconds=self.traffic_ttl), timedelta(seconds=self.look_interval))
+
+
+class Reconciler:
+    """Brings one ModelDeployment a step further each time it is called."""
+
+    def __init__(
+        self, cluster: Cluster, metrics: Metrics, registries: Registries, clock: Clock, config: EngineConfig
+    ) -> None:
+        self._cluster = cluster
+        self._metrics = metrics
+        self._registries = registries
+        self._clock = clock
+        self._config = config
+        self._carrier = Carrier(cluster)
+        self._uids: dict[Key, str] = {}
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Seconds after which to look again; None: when something happens. Raises Conflict, ClusterError."""
+        seen = await self._cluster.observe(key)
+        if seen.owner is None or seen.owner["metadata"].get("deletionTimestamp"):
+            self._forget(key)
+            return None
+        try:
+            spec = Spec.model_validate(seen.owner["spec"])
+        except ValidationError as error:
+            await self._cluster.emit(seen.owner, Event("Warning", "InvalidSpec", summary(error)))
+            return None
+        self._uids[key] = seen.owner["metadata"]["uid"]
+        return await self._pass(key, seen, seen.owner, spec)
+
+    async def _pass(self, key: Key, seen: Observation, body: Object, spec: Spec) -> float | None:
+        owner = Owner(key.namespace, key.name, body["metadata"]["uid"])
+        status = read_status(body)
+        resolution = self._registries.resolve(key, spec.model)
+        revisions = self._revisions(owner, spec, resolution, seen.world)
+        world = await self._with_metrics(key, status, seen.world)
+        decision = decide(self._snapshot(body, spec, status, world, resolution))
+        await self._persist(key, body, status, decision)
+        ttl = self._config.policy.traffic_ttl
+        desired = project(owner, spec, decision.status, revisions, world, ttl)
+        await self._carrier.carry_out(owner, desired, seen)
+        return decision.requeue_after.total_seconds() if decision.requeue_after is not None else None
+
+    def _snapshot(self, body: Object, spec: Spec, status: Status, world: World, resolution: Resolution) -> Snapshot:
+        metadata = body["metadata"]
+        target = None
+        if isinstance(resolution, Resolved):
+            target = Target(revision_of(resolution, spec), resolution.model.version)
+        return Snapshot(
+            now=self._clock.now(),
+            uid=metadata["uid"],
+            generation=metadata["generation"],
+            spec=spec,
+            status=status,
+            world=world,
+            resolution=resolution,
+            target=target,
+            commands=commands(metadata.get("annotations", {})),
+            policy=self._config.policy,
+        )
+
+    async def _persist(self, key: Key, body: Object, before: Status, decision: Decision) -> None:
+        if decision.status != before:
+            written = decision.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+            await self._cluster.write_status(body, written)
+        for event in decision.events:
+            named = {"namespace": key.namespace, "mdep": key.name, "reason": event.reason}
+            logger.info("%s: %s", event.reason, event.message, extra=named)
+            await self._cluster.emit(body, event)
+
+    def _revisions(self, owner: Owner, spec: Spec, resolution: Resolution, world: World) -> Mapping[str, Revision]:
+        """The frozen revisions, and the target if it is new."""
+        if not isinstance(resolution, Resolved):
+            return world.revisions
+        name = revision_of(resolution, spec)
+        if name in world.revisions:
+            return world.revisions
+        rendering = Rendering(self._config.server_image, self._registries.pod_uri(spec.model.registry))
+        model, credentials = resolution.model, spec.model.credentials_secret_ref
+        template = pod_template(owner, name, model, spec.server, credentials, rendering)
+        ordinal = 1 + max((r.ordinal for r in world.revisions.values()), default=0)
+        return {**world.revisions, name: Revision(name, model, template, ordinal)}
+
+    async def _with_metrics(self, key: Key, status: Status, world: World) -> World:
+        """While a candidate may have traffic, what stable's pods count."""
+        if status.step is None or status.stable is None or status.phase in (Phase.STABLE, Phase.PENDING):
+            return world
+        stable = [pod for pod in world.pods_of(status.stable.revision) if pod.ready]
+        metrics = await self._metrics.read(key.namespace, stable)
+        return replace(world, pods=tuple(replace(pod, metrics=metrics.get(pod.name)) for pod in world.pods))
+
+    def _forget(self, key: Key) -> None:
+        self._registries.forget(key)
+        uid = self._uids.pop(key, None)
+        if uid is not None:
+            self._carrier.forget(uid)
+
+
+def revision_of(resolution: Resolved, spec: Spec) -> str:
+    return identity(resolution.model, spec.server, spec.model.credentials_secret_ref)
+
+
+def read_status(body: Object) -> Status:
+    """The status as persisted. One that this release cannot read counts as lost: children tell what serves."""
+    try:
+        return Status.model_validate(body.get("status") or {})
+    except ValidationError as error:
+        logger.warning("status cannot be read, taking it as lost: %s", summary(error))
+        return Status()
+
+
+def commands(annotations: Mapping[str, str]) -> tuple[Command, ...]:
+    return tuple(
+        Command(name.removeprefix(VERBS_PREFIX), value)
+        for name, value in sorted(annotations.items())
+        if name.startswith(VERBS_PREFIX)
+    )
+
+
+def summary(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -1,0 +1,167 @@
+"""What the configured registries say, for all objects at once: one search per registry and interval."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from urllib.parse import urlsplit, urlunsplit
+
+from modelramp.api.spec import ModelRef
+from modelramp.domain.world import ModelVersion, Resolution, Resolved, Unreachable, Unresolved
+from modelramp.ports import Clock, Key, Registry, RegistryError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RegistryConfig:
+    """A registry as the administrator configured it: where it is, for us and for the pods, and who may use what."""
+
+    uri: str
+    pod_uri: str | None = None
+    namespaces: tuple[str, ...] = ("*",)
+    models: tuple[str, ...] = ("*",)
+
+    def allows(self, namespace: str, model: str) -> bool:
+        return any(fnmatchcase(namespace, glob) for glob in self.namespaces) and any(
+            fnmatchcase(model, glob) for glob in self.models
+        )
+
+
+@dataclass
+class _View:
+    """What one registry said last."""
+
+    aliases: Mapping[str, Mapping[str, int]] | None = None
+    asked: float = float("-inf")
+    error: str | None = None
+
+
+class Registries:
+    """Answers `resolve` from memory; `run` keeps the memory fresh and wakes the keys whose answer has changed."""
+
+    def __init__(
+        self,
+        configs: Mapping[str, RegistryConfig],
+        adapters: Mapping[str, Registry],
+        clock: Clock,
+        wake: Callable[[Key], None],
+    ) -> None:
+        self._configs = configs
+        self._adapters = adapters
+        self._clock = clock
+        self._wake = wake
+        self._wanted: dict[Key, ModelRef] = {}
+        self._answers: dict[Key, Resolution] = {}
+        self._views = {name: _View() for name in configs}
+        self._versions: dict[tuple[str, str, int], ModelVersion] = {}
+        self._nudged = asyncio.Event()
+
+    def resolve(self, key: Key, ref: ModelRef) -> Resolution:
+        """What the registry said of this reference; None if it has not been asked yet, which it then will be."""
+        if self._wanted.get(key) != ref:
+            self._wanted[key] = ref
+            self._answers[key] = refusal(self._configs, key, ref)
+            if self._answers[key] is None:
+                self._nudged.set()
+        return self._answers[key]
+
+    def pod_uri(self, registry: str) -> str:
+        """The registry's address as pods reach it."""
+        config = self._configs[registry]
+        return config.pod_uri or without_credentials(config.uri)
+
+    def forget(self, key: Key) -> None:
+        self._wanted.pop(key, None)
+        self._answers.pop(key, None)
+
+    async def run(self, interval: float) -> None:
+        """Polls until cancelled: everything each `interval` seconds, a newly wanted reference at once."""
+        while True:
+            self._nudged.clear()
+            await asyncio.gather(*(self._poll(name, interval) for name in self._configs))
+            asked = [view.asked for name, view in self._views.items() if self._wanted_of(name)]
+            due = min(asked, default=self._clock.monotonic()) + interval
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudged.wait(), max(due - self._clock.monotonic(), 0.0))
+
+    async def _poll(self, name: str, interval: float) -> None:
+        """Searches the registry if its interval is over, then answers every key that wants something of it."""
+        wanted = self._wanted_of(name)
+        if not wanted:
+            return
+        view = self._views[name]
+        if self._clock.monotonic() - view.asked >= interval:
+            await self._search(name, view)
+        for key, ref in wanted.items():
+            answer = await self._answer(name, view, key, ref)
+            if self._wanted.get(key) == ref and self._answers.get(key) != answer:
+                self._answers[key] = answer
+                self._wake(key)
+
+    def _wanted_of(self, name: str) -> dict[Key, ModelRef]:
+        return {key: ref for key, ref in self._wanted.items() if ref.registry == name}
+
+    async def _search(self, name: str, view: _View) -> None:
+        view.asked = self._clock.monotonic()
+        try:
+            models = await self._adapters[name].search()
+        except RegistryError as error:
+            if view.error is None:
+                logger.warning("registry %s: %s", name, error)
+            view.error = str(error)
+            return
+        view.error = None
+        view.aliases = {model.name: model.aliases for model in models}
+
+    async def _answer(self, name: str, view: _View, key: Key, ref: ModelRef) -> Resolution:
+        refused = refusal(self._configs, key, ref)
+        if refused is not None:
+            return refused
+        if view.error is not None or view.aliases is None:
+            return Unreachable(f"registry {name}: {view.error}")
+        aliases = view.aliases.get(ref.name)
+        if aliases is None:
+            return Unresolved(
+                "ModelNotFound", f"registry {name} has no model {ref.name!r}; register it, or mend the name"
+            )
+        number = ref.version if ref.version is not None else aliases.get(ref.alias or "")
+        if number is None:
+            there = ", ".join(sorted(aliases)) or "none"
+            message = f"model {ref.name!r} has no alias {ref.alias!r} (it has: {there}); set it in registry {name}"
+            return Unresolved("AliasNotFound", message)
+        return await self._version(name, ref.name, number)
+
+    async def _version(self, registry: str, model: str, number: int) -> Resolution:
+        known = self._versions.get((registry, model, number))
+        if known is not None:
+            return Resolved(known)
+        try:
+            found = await self._adapters[registry].version(model, number)
+        except RegistryError as error:
+            return Unreachable(f"registry {registry}: {error}")
+        if found is None:
+            return Unresolved("VersionNotFound", f"model {model!r} has no version {number} in registry {registry}")
+        self._versions[registry, model, number] = found
+        return Resolved(found)
+
+
+def without_credentials(uri: str) -> str:
+    """The operator's own user and password never reach a pod template."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def refusal(configs: Mapping[str, RegistryConfig], key: Key, ref: ModelRef) -> Unresolved | None:
+    """Why this object may not ask the registry it names, if so."""
+    config = configs.get(ref.registry)
+    if config is None:
+        there = ", ".join(sorted(configs)) or "none"
+        message = f"the operator has no registry {ref.registry!r} (it has: {there}); ask its administrator"
+        return Unresolved("RegistryNotConfigured", message)
+    if not config.allows(key.namespace, ref.name):
+        message = f"namespace {key.namespace} may not use model {ref.name!r} of registry {ref.registry}"
+        return Unresolved("NotAllowed", message)
+    return None

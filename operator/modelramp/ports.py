@@ -1,0 +1,123 @@
+"""What the engine needs of the outside world. Adapters fulfil these; tests simulate them.
+
+Objects travel as plain dicts in the API server's JSON form.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from modelramp.domain.world import Event, ModelVersion, Pod, PodMetrics, World
+
+Object = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """Names one ModelDeployment."""
+
+    namespace: str
+    name: str
+
+
+class Kind(NamedTuple):
+    api_version: str
+    kind: str
+
+
+CHILD_KINDS = (
+    Kind("apps/v1", "ControllerRevision"),
+    Kind("apps/v1", "Deployment"),
+    Kind("v1", "Service"),
+    Kind("autoscaling/v2", "HorizontalPodAutoscaler"),
+    Kind("policy/v1", "PodDisruptionBudget"),
+)
+
+
+class Conflict(Exception):
+    """The object has changed since it was read (409). Read again and decide again."""
+
+
+class ClusterError(Exception):
+    """The API server refused or could not be reached. ``str(error)`` says what was tried and what it answered."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RegistryError(Exception):
+    """The registry could not be reached, or its answer made no sense. ``str(error)`` fits a condition."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything read in one pass. ``owner`` is None when the ModelDeployment is gone."""
+
+    owner: Object | None
+    world: World = field(default_factory=World)
+    children: Mapping[Kind, Sequence[Object]] = field(default_factory=dict)  # labelled modelramp.dev/name=<name>
+
+
+class Cluster(Protocol):
+    """Reads and writes of Kubernetes objects. Writes raise Conflict or ClusterError."""
+
+    async def observe(self, key: Key) -> Observation: ...
+
+    async def write_status(self, owner: Object, status: Object) -> Object:
+        """Replaces the status of ``owner`` if its resourceVersion still stands; returns the object as stored."""
+        ...
+
+    async def apply(self, body: Object) -> Object:
+        """Server-side apply with the operator's field manager, forced; returns the object as stored."""
+        ...
+
+    async def scale(self, kind: Kind, key: Key, replicas: int) -> None:
+        """Sets the size through the /scale subresource."""
+        ...
+
+    async def annotate_pod(self, key: Key, annotation: str, value: str) -> None: ...
+
+    async def delete(self, kind: Kind, key: Key, uid: str) -> None:
+        """Deletes if the uid still matches (background propagation); gone already is fine."""
+        ...
+
+    async def emit(self, owner: Object, event: Event) -> None:
+        """Records a Kubernetes Event; a repeated one is counted, not multiplied. Failures are logged."""
+        ...
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """What one search tells of a registered model."""
+
+    name: str
+    aliases: Mapping[str, int]
+
+
+class Registry(Protocol):
+    """One configured registry. Both calls raise RegistryError."""
+
+    async def search(self) -> Sequence[RegisteredModel]:
+        """All registered models with their aliases, in as few requests as there are pages."""
+        ...
+
+    async def version(self, name: str, version: int) -> ModelVersion | None:
+        """One version, or None if the registry has none such."""
+        ...
+
+
+class Metrics(Protocol):
+    async def read(self, namespace: str, pods: Iterable[Pod]) -> Mapping[str, PodMetrics]:
+        """What each pod's /metrics says, by pod name; pods that do not answer are absent."""
+        ...
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Wall clock, in UTC; written into status."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only grow; for leases and time-outs."""
+        ...

@@ -1,0 +1,161 @@
+"""The raw-ASGI application: one dictionary from path to routes. Frameworks and middleware cost 2 to 4 times the
+throughput here, so the hot path has neither."""
+
+import re
+import time
+from collections.abc import Callable
+from importlib.metadata import version as package_version
+
+import orjson
+
+from modelramp_server.exchange import (
+    RELAYED,
+    Answer,
+    Disconnected,
+    Receive,
+    Scope,
+    Send,
+    error_answer,
+    json_answer,
+    read_request,
+    respond,
+)
+from modelramp_server.local_model import LocalModel
+from modelramp_server.observability.metrics import Metrics
+from modelramp_server.protocol.errors import NotReady, ServingError
+from modelramp_server.relay.traffic import Traffic
+
+Route = Callable[[], Answer]
+_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(?:ready|infer))?")
+_EXTENSIONS = ["binary_tensor_data", "model_repository(index)"]
+
+
+class App:
+    """Routes of the server. `draining` is set on SIGTERM: not ready, still answering."""
+
+    def __init__(
+        self, local: LocalModel, traffic: Traffic, metrics: Metrics, payload_limit: int, timeout: float
+    ) -> None:
+        self.local = local
+        self.draining = False
+        self._traffic = traffic
+        self._metrics = metrics
+        self._payload_limit = payload_limit
+        self._timeout = timeout
+        self._inference = self._inference_routes()
+        self._pages = self._page_routes()
+
+    @property
+    def closing(self) -> bool:
+        """Whether answers end the client's connection: it should go to other pods."""
+        return self.draining or self._traffic.hand_over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path = scope["path"]
+        inference = self._inference.get(path)
+        if inference is not None and scope["method"] == "POST":
+            await self._infer(scope, receive, send, *inference)
+            return
+        try:
+            answer = self._page(path, scope["method"])
+        except ServingError as error:
+            answer = error_answer(error)
+        await respond(send, answer, self.closing)
+
+    async def _infer(self, scope: Scope, receive: Receive, send: Send, route: str, relayable: bool) -> None:
+        started = time.monotonic()
+        relayed = any(name == RELAYED for name, _ in scope["headers"])
+        unread = False
+        try:
+            request = await read_request(scope, receive, route, self._payload_limit, self._timeout)
+        except ServingError as error:
+            answer, unread = error_answer(error), True
+        except Disconnected:
+            return
+        else:
+            answer = await self._traffic.answer(request, relayable and not relayed, count=not relayed)
+        await respond(send, answer, self.closing or unread)
+        if not relayed:
+            self._metrics.request(route, answer.status)()
+            self._metrics.duration(route)(time.monotonic() - started)
+
+    def _page(self, path: str, method: str) -> Answer:
+        methods = self._pages.get(path)
+        if methods is None and path in self._inference:
+            raise ServingError(405, f"{path} answers POST only", allow="POST")
+        if methods is None:
+            raise self._unknown(path)
+        route = methods.get("GET" if method == "HEAD" else method)
+        if route is None:
+            allow = ", ".join(sorted(methods))
+            raise ServingError(405, f"{path} answers {allow} only", allow=allow)
+        return route()
+
+    def _unknown(self, path: str) -> ServingError:
+        match = _MODEL_PATH.fullmatch(path)
+        if match is None:
+            return ServingError(404, f"no such path: {path[:200]}; see /v2 and /v2/models/{self.local.name}")
+        if match[1] != self.local.name:
+            return ServingError(404, f"no model {match[1][:200]!r} here; this server has {self.local.name!r}")
+        return ServingError(404, f"no version {match[2]!r} here; this server has {self.local.version!r}")
+
+    def _model_paths(self) -> list[str]:
+        base = f"/v2/models/{self.local.name}"
+        return [base, f"{base}/versions/{self.local.version}"] if self.local.version else [base]
+
+    def _inference_routes(self) -> dict[str, tuple[str, bool]]:
+        paths = self._model_paths()
+        routes = {f"{path}/infer": ("infer", path == paths[0]) for path in paths}
+        return {**routes, "/invocations": ("invocations", True)}
+
+    def _page_routes(self) -> dict[str, dict[str, Route]]:
+        pages: dict[str, dict[str, Route]] = {
+            "/v2": {"GET": self._server_metadata},
+            "/v2/health/live": {"GET": lambda: json_answer(200, {"live": True})},
+            "/v2/health/ready": {"GET": lambda: self._ready({"ready": True})},
+            "/v2/repository/index": {"POST": self._repository_index},
+            "/health": {"GET": lambda: self._ready({"status": "ok"})},
+            "/ping": {"GET": lambda: self._ready({"status": "ok"})},
+            "/version": {"GET": lambda: Answer(200, package_version("modelramp").encode(), [_TEXT])},
+            "/metrics": {"GET": lambda: Answer(200, self._metrics.render(), [(b"content-type", Metrics.content_type)])},
+        }
+        for path in self._model_paths():
+            pages[path] = {"GET": self._model_metadata}
+            pages[f"{path}/ready"] = {"GET": lambda: self._ready({"name": self.local.name, "ready": True})}
+        return pages
+
+    def _ready(self, document: dict[str, object]) -> Answer:
+        if self.draining:
+            raise NotReady("the server is shutting down")
+        if self.local.model is None:
+            raise NotReady(f"the model {self.local.name} is loading")
+        return json_answer(200, document)
+
+    def _server_metadata(self) -> Answer:
+        return json_answer(
+            200, {"name": "modelramp", "version": package_version("modelramp"), "extensions": _EXTENSIONS}
+        )
+
+    def _model_metadata(self) -> Answer:
+        model = self.local.model
+        if model is None:
+            raise NotReady(f"the model {self.local.name} is loading")
+        document = {
+            "name": self.local.name,
+            "versions": [self.local.version] if self.local.version else [],
+            "platform": model.runtime,
+            "inputs": [spec.as_metadata() for spec in model.inputs],
+            "outputs": [spec.as_metadata() for spec in model.outputs],
+        }
+        return Answer(200, orjson.dumps(document))
+
+    def _repository_index(self) -> Answer:
+        state = "UNAVAILABLE" if self.local.model is None else "READY"
+        reason = "loading" if self.local.model is None else ""
+        return json_answer(
+            200, [{"name": self.local.name, "version": self.local.version, "state": state, "reason": reason}]
+        )
+
+
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")

@@ -1,0 +1,83 @@
+"""One forward for several requests: concatenate, run, check, split; one that fails never fails its mates."""
+
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from modelramp_server.batching.jobs import Job
+from modelramp_server.protocol.errors import ModelFailed, OutOfTime
+from modelramp_server.protocol.tensors import Array
+from modelramp_server.runtime.base import Runtime
+
+
+def groups(jobs: Iterable[Job], limit: int) -> list[list[Job]]:
+    """Jobs of one key together, in order of arrival, at most `limit` rows each; larger jobs stand alone."""
+    open_groups: dict[object, list[Job]] = {}
+    rows: dict[object, int] = {}
+    done: list[list[Job]] = []
+    for job in jobs:
+        key = job.key
+        group = open_groups.get(key)
+        if group is None or rows[key] + job.rows > limit:
+            group = open_groups[key] = []
+            done.append(group)
+            rows[key] = 0
+        group.append(job)
+        rows[key] += job.rows
+    return done
+
+
+def run(runtime: Runtime, group: list[Job], forward_done: Callable[[int], None]) -> None:
+    """Run one group and put outputs or an error into each of its jobs.
+
+    Args:
+        runtime: the model.
+        group: jobs of one key.
+        forward_done: told the rows of every forward.
+    """
+    now = time.monotonic()
+    alive = []
+    for job in group:
+        if job.future.done() or job.deadline <= now:
+            job.error = OutOfTime(job.budget)
+        else:
+            alive.append(job)
+    if len(alive) > 1 and _together(runtime, alive, forward_done):
+        return
+    for job in alive:
+        _single(runtime, job, forward_done)
+
+
+def _together(runtime: Runtime, jobs: list[Job], forward_done: Callable[[int], None]) -> bool:
+    rows = sum(job.rows for job in jobs)
+    names = jobs[0].inputs
+    try:
+        outputs = runtime.predict({name: np.concatenate([job.inputs[name] for job in jobs]) for name in names})
+    except Exception:
+        return False
+    finally:
+        forward_done(rows)
+    if any(array.ndim == 0 or array.shape[0] != rows for array in outputs.values()):
+        return False
+    start = 0
+    for job in jobs:
+        end = start + job.rows
+        job.outputs = {name: array[start:end] for name, array in outputs.items()}
+        start = end
+    return True
+
+
+def _single(runtime: Runtime, job: Job, forward_done: Callable[[int], None]) -> None:
+    try:
+        job.outputs = runtime.predict(job.inputs)
+    except Exception as error:
+        text = (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+        job.error = ModelFailed(f"the model failed on this input: {text}")
+    finally:
+        forward_done(job.rows)
+
+
+def concatenated(parts: list[dict[str, Array]]) -> dict[str, Array]:
+    """Rows of several inputs (or outputs) one after the other."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

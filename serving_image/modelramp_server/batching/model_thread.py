@@ -1,0 +1,114 @@
+"""The thread that owns the model: it loads it, warms it up, and then answers batches until the queue ends."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from modelramp_server.batching.forward import groups, run
+from modelramp_server.batching.jobs import Job, JobQueue
+from modelramp_server.batching.warmup import warm_up
+from modelramp_server.protocol.tensors import TensorSpec
+from modelramp_server.runtime.base import LoadFailed, ModelProblem, Runtime, WarmupFailed
+from modelramp_server.runtime.mlmodel import MLmodel
+
+Message = TypeVar("Message")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """What the event loop knows of the model once it is ready."""
+
+    runtime: str
+    device: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    named_outputs: bool
+    batch_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Rows at most in a forward, seconds to wait for more, forwards of the warm-up."""
+
+    rows: int
+    delay: float
+    warmup: int
+
+
+class Watcher(Protocol):
+    """Who is told, on the event loop, how the model fares."""
+
+    def ready(self, model: LoadedModel) -> None:
+        """Loaded and warm."""
+
+    def failed(self, problem: ModelProblem) -> None:
+        """It never will be."""
+
+
+class ModelThread:
+    """Loads in the background, then pulls, runs and answers. The only place from which the model is called."""
+
+    def __init__(
+        self,
+        load: Callable[[], tuple[MLmodel, Runtime]],
+        queue: JobQueue,
+        limits: BatchLimits,
+        observe_rows: Callable[[int], None],
+    ) -> None:
+        self._load = load
+        self._queue = queue
+        self._limits = limits
+        self._observe_rows = observe_rows
+        self._thread: threading.Thread | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
+        """Begin to load; tell the watcher on the loop when done. A daemon: a stuck model can't block the exit."""
+        self._thread = threading.Thread(target=self._run, args=(loop, watcher), name="model", daemon=True)
+        self._thread.start()
+
+    def _run(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
+        try:
+            runtime, rows = self._prepare(loop, watcher)
+        except ModelProblem as problem:
+            _tell(loop, watcher.failed, problem)
+            return
+        while (jobs := self._queue.pull(rows, self._limits.delay)) is not None:
+            for group in groups(jobs, rows):
+                run(runtime, group, self._observe_rows)
+                _tell(loop, _settle, group)
+
+    def _prepare(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> tuple[Runtime, int]:
+        try:
+            model, runtime = self._load()
+        except ModelProblem:
+            raise
+        except Exception as error:
+            log.exception("loading the model failed")
+            raise LoadFailed(f"the model can't be loaded: {str(error)[:500]}") from error
+        try:
+            rows, outputs = warm_up(runtime, model.example, self._limits.warmup, self._limits.rows)
+        except ModelProblem:
+            raise
+        except Exception as error:
+            log.exception("warming the model up failed")
+            raise WarmupFailed(f"the model failed in its warm-up: {str(error)[:500]}") from error
+        loaded = LoadedModel(
+            runtime.name, runtime.device, runtime.inputs, runtime.outputs or outputs, runtime.named_outputs, rows
+        )
+        _tell(loop, watcher.ready, loaded)
+        return runtime, rows
+
+
+def _settle(group: list[Job]) -> None:
+    for job in group:
+        job.settle()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[Message], None], message: Message) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, message)

@@ -1,0 +1,154 @@
+"""One HTTP exchange over raw ASGI: read a bounded body, send an answer. What every route shares."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from modelramp_server.protocol.errors import BadRequest, ServingError, TooLarge
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+JSON: Header = (b"content-type", b"application/json")
+CLOSE: Header = (b"connection", b"close")
+RELAYED = b"x-modelramp-relayed"
+HEADER_LENGTH = b"inference-header-content-length"
+_TIMEOUT = b"x-request-timeout"
+# curl -d says form when it is told nothing; clients of raw tensors say octet-stream.
+_JSON_TYPES = (b"application/json", b"application/octet-stream", b"application/x-www-form-urlencoded")
+
+
+class Disconnected(Exception):
+    """The client left before its request was whole; nobody is there to answer."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """Status, body and headers (without content-length); `service` is the service time in seconds."""
+
+    status: int
+    body: bytes
+    headers: list[Header] = field(default_factory=lambda: [JSON])
+    service: float = 0.0
+
+
+@dataclass(slots=True)
+class InferenceRequest:
+    """An inference request, whole, as it came. Times are of the monotonic clock, in seconds."""
+
+    route: str
+    path: str
+    headers: list[Header]
+    body: bytes
+    header_length: int | None
+    arrived: float
+    budget: float
+
+    @property
+    def deadline(self) -> float:
+        """When the client's budget ends."""
+        return self.arrived + self.budget
+
+
+def json_answer(status: int, document: object) -> Answer:
+    """An answer with a JSON body."""
+    return Answer(status, orjson.dumps(document))
+
+
+def error_answer(error: ServingError) -> Answer:
+    """`{"error": "..."}` with the error's status."""
+    answer = json_answer(error.status, {"error": error.message})
+    if error.retry_after is not None:
+        answer.headers.append((b"retry-after", str(error.retry_after).encode()))
+    if error.allow:
+        answer.headers.append((b"allow", error.allow.encode()))
+    return answer
+
+
+async def read_request(
+    scope: Scope, receive: Receive, route: str, payload_limit: int, timeout: float
+) -> InferenceRequest:
+    """Read an inference request.
+
+    Args:
+        payload_limit: bytes of the body at most.
+        timeout: seconds at most, whatever the client allows.
+
+    Raises:
+        ServingError: 400, 408, 413 or 415.
+        Disconnected: the client left.
+    """
+    arrived = time.monotonic()
+    headers = dict(scope["headers"])
+    _check_content(headers)
+    budget = _budget(headers.get(_TIMEOUT), timeout)
+    header_length = _header_length(headers.get(HEADER_LENGTH))
+    if int(headers.get(b"content-length", b"0")) > payload_limit:
+        raise TooLarge(payload_limit)
+    try:
+        async with asyncio.timeout(timeout):
+            body = await _read_body(receive, payload_limit)
+    except TimeoutError:
+        raise ServingError(408, f"the body did not arrive within {timeout:g} s") from None
+    query = scope["query_string"]
+    path = scope["raw_path"].decode("ascii") + (f"?{query.decode('ascii')}" if query else "")
+    return InferenceRequest(route, path, scope["headers"], body, header_length, arrived, budget)
+
+
+async def respond(send: Send, answer: Answer, close: bool) -> None:
+    """Send an answer; `close` ends the client's connection after it."""
+    headers = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]
+    if close:
+        headers.append(CLOSE)
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _read_body(receive: Receive, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        parts.append(message["body"])
+        size += len(parts[-1])
+        if size > limit:
+            raise TooLarge(limit)
+        if not message["more_body"]:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _check_content(headers: dict[bytes, bytes]) -> None:
+    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    if kind and kind not in _JSON_TYPES and not kind.endswith(b"+json"):
+        raise ServingError(415, f"content-type {kind.decode('latin-1')!r} is not served; send application/json")
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if encoding not in (b"", b"identity"):
+        raise ServingError(415, f"content-encoding {encoding.decode('latin-1')!r} is not served; send it plain")
+
+
+def _budget(value: bytes | None, timeout: float) -> float:
+    if value is None:
+        return timeout
+    try:
+        budget = float(value)
+    except ValueError:
+        budget = 0.0
+    if not 0 < budget < float("inf"):
+        raise BadRequest(f"x-request-timeout is {value.decode('latin-1')!r}; it must be seconds above 0")
+    return min(budget, timeout)
+
+
+def _header_length(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 12:
+        raise BadRequest(f"Inference-Header-Content-Length is {value.decode('latin-1')!r}; it must be a number")
+    return int(value)

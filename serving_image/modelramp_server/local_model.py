@@ -1,0 +1,96 @@
+"""This pod's own model as the event loop sees it: loading, ready or failed; and how it answers a request."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from modelramp_server.batching.jobs import JobQueue
+from modelramp_server.batching.model_thread import LoadedModel
+from modelramp_server.exchange import HEADER_LENGTH, JSON, Answer, Header, InferenceRequest, error_answer
+from modelramp_server.protocol import invocations, v2
+from modelramp_server.protocol.errors import NotReady, ServingError
+from modelramp_server.protocol.tensors import Array
+from modelramp_server.runtime.base import ModelProblem
+
+Result = TypeVar("Result")
+
+# Bytes from which parsing and writing JSON leaves the event loop.
+_OFF_LOOP = 256 * 1024
+_BINARY: Header = (b"content-type", b"application/octet-stream")
+
+
+class LocalModel:
+    """Answers inference requests with the model in this process; never raises, every error is an answer."""
+
+    def __init__(
+        self, name: str, version: str, revision: str, queue: JobQueue, on_failure: Callable[[ModelProblem], None]
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.revision = revision
+        self.model: LoadedModel | None = None
+        self.on_ready: Callable[[LoadedModel], None] = lambda model: None
+        self._queue = queue
+        self._on_failure = on_failure
+        self._codec = ThreadPoolExecutor(1, thread_name_prefix="codec")
+        self._headers: list[Header] = [
+            (b"x-modelramp-revision", revision.encode()),
+            (b"x-modelramp-version", version.encode()),
+        ]
+
+    def ready(self, model: LoadedModel) -> None:
+        """The model thread has loaded and warmed the model up."""
+        self.model = model
+        self.on_ready(model)
+
+    def failed(self, problem: ModelProblem) -> None:
+        """The model thread gave up."""
+        self._on_failure(problem)
+
+    async def answer(self, request: InferenceRequest) -> Answer:
+        """Decode, queue, encode."""
+        try:
+            answer = await self._infer(request)
+        except ServingError as error:
+            answer = error_answer(error)
+        answer.service = time.monotonic() - request.arrived
+        answer.headers += self._headers
+        answer.headers.append((b"server-timing", b"service;dur=%.3f" % (answer.service * 1000)))
+        return answer
+
+    async def _infer(self, request: InferenceRequest) -> Answer:
+        if self.model is None:
+            raise NotReady(f"the model {self.name} is loading; try again")
+        if request.route == "infer":
+            return await self._v2(request, self.model)
+        return await self._mlflow(request, self.model)
+
+    async def _v2(self, request: InferenceRequest, model: LoadedModel) -> Answer:
+        names = [spec.name for spec in model.outputs]
+        decoded = await self._codec_call(
+            len(request.body), lambda: v2.decode(request.body, request.header_length, model.inputs, names)
+        )
+        outputs = await self._queue.answer(decoded.inputs, decoded.rows, request.deadline, request.budget)
+        body, header_length = await self._codec_call(
+            _size(outputs), lambda: v2.encode(decoded, outputs, self.name, self.version)
+        )
+        if header_length is None:
+            return Answer(200, body, [JSON])
+        return Answer(200, body, [_BINARY, (HEADER_LENGTH, str(header_length).encode())])
+
+    async def _mlflow(self, request: InferenceRequest, model: LoadedModel) -> Answer:
+        decoded = await self._codec_call(len(request.body), lambda: invocations.decode(request.body, model.inputs))
+        outputs = await self._queue.answer(decoded.inputs, decoded.rows, request.deadline, request.budget)
+        body = await self._codec_call(_size(outputs), lambda: invocations.encode(decoded, outputs, model.named_outputs))
+        return Answer(200, body, [JSON])
+
+    async def _codec_call(self, size: int, call: Callable[[], Result]) -> Result:
+        if size < _OFF_LOOP:
+            return call()
+        return await asyncio.get_running_loop().run_in_executor(self._codec, call)
+
+
+def _size(outputs: dict[str, Array]) -> int:
+    return sum(array.nbytes for array in outputs.values())

@@ -1,0 +1,61 @@
+"""The errors a client can see. Each becomes `{"error": "..."}` with the status that fits; never a traceback."""
+
+
+class ServingError(Exception):
+    """An answer other than 2xx.
+
+    Args:
+        status: HTTP status of the answer.
+        message: one sentence: what was wrong, where, what would do.
+        retry_after: seconds for the `Retry-After` header.
+        allow: methods for the `Allow` header of a 405.
+    """
+
+    def __init__(self, status: int, message: str, *, retry_after: int | None = None, allow: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+        self.allow = allow
+
+
+class BadRequest(ServingError):
+    """400: the request is not what the protocol or the model's inputs ask for."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, message)
+
+
+class ModelFailed(ServingError):
+    """500: the model itself raised on an input that fits its declared inputs."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(500, message)
+
+
+class NotReady(ServingError):
+    """503: the model is still loading or warming up."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message, retry_after=1)
+
+
+class QueueFull(ServingError):
+    """503: as many requests wait as the queue holds."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(503, f"the queue is full ({limit} requests wait); try again", retry_after=1)
+
+
+class OutOfTime(ServingError):
+    """504: the request's budget was spent before its forward began or ended."""
+
+    def __init__(self, budget: float) -> None:
+        super().__init__(504, f"not answered within the request's budget of {budget:g} s")
+
+
+class TooLarge(ServingError):
+    """413: the body is over the limit; it is refused before it is read."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, f"the body is over the limit of {limit} bytes (PAYLOAD_LIMIT)")

@@ -1,0 +1,160 @@
+"""MLflow's scoring JSON: `dataframe_split`, `dataframe_records`, `instances`, `inputs` in, `predictions` out.
+
+Specification: mlflow.org, "Local inference server"; no pandas is needed. A frame for a model with one input of
+rank 2 is that input's matrix; otherwise its columns are the model's inputs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from modelramp_server.protocol.errors import BadRequest
+from modelramp_server.protocol.tensors import (
+    Array,
+    TensorSpec,
+    check_shape,
+    from_json,
+    is_finite,
+    rows_of,
+    to_json,
+)
+
+_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+
+
+@dataclass(slots=True)
+class Invocation:
+    """Checked inputs; `by_record` where the answer is one record per row, as for a frame."""
+
+    inputs: dict[str, Array]
+    rows: int
+    by_record: bool
+
+
+def decode(body: bytes, specs: Sequence[TensorSpec]) -> Invocation:
+    """Parse and check the body of `/invocations`.
+
+    Raises:
+        BadRequest: with the field that is wrong.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise BadRequest("the body must be a JSON object")
+    given = [name for name in _FORMATS if name in document]
+    if len(given) != 1:
+        raise BadRequest(f"the body must have exactly one of {', '.join(_FORMATS)}; it has {given or 'none'}")
+    if document.get("params"):
+        raise BadRequest("params are not served: the model takes none")
+    form = given[0]
+    columns, matrix = _READERS[form](document[form])
+    arrays = _bind(columns, matrix, specs, form)
+    return Invocation(arrays, rows_of(arrays, specs), form.startswith("dataframe"))
+
+
+def encode(invocation: Invocation, outputs: Mapping[str, Array], named: bool) -> bytes:
+    """The answer: a list for an unnamed output; for named ones an object of lists, or records for a frame."""
+    lists = {name: _nested(array) for name, array in outputs.items()}
+    predictions: Any = lists
+    if not named and len(lists) == 1:
+        predictions = next(iter(lists.values()))
+    elif invocation.by_record:
+        nested = {name: value if isinstance(value, list) else value.tolist() for name, value in lists.items()}
+        predictions = [dict(zip(nested, row, strict=True)) for row in zip(*nested.values(), strict=True)]
+    return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _split(value: object) -> tuple[dict[str, Any] | None, Any]:
+    if not isinstance(value, dict) or not isinstance(value.get("data"), list):
+        raise BadRequest("dataframe_split must be an object with columns and data")
+    data, names = value["data"], value.get("columns")
+    if names is None:
+        return None, data
+    if not isinstance(names, list) or len(set(map(str, names))) != len(names):
+        raise BadRequest("dataframe_split.columns must be a list of distinct names")
+    if not all(isinstance(row, list) and len(row) == len(names) for row in data):
+        raise BadRequest(f"dataframe_split.data must be rows of {len(names)} values, as many as columns")
+    return {str(name): [row[index] for row in data] for index, name in enumerate(names)}, data
+
+
+def _records(value: object) -> tuple[dict[str, Any] | None, Any]:
+    if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
+        raise BadRequest("dataframe_records must be a list of at least one object")
+    names = list(value[0])
+    if not all(row.keys() == value[0].keys() for row in value):
+        raise BadRequest("dataframe_records: all records need the same fields")
+    return {name: [row[name] for row in value] for name in names}, [list(row.values()) for row in value]
+
+
+def _instances(value: object) -> tuple[dict[str, Any] | None, Any]:
+    if not isinstance(value, list) or not value:
+        raise BadRequest("instances must be a list of at least one instance")
+    if all(isinstance(row, dict) for row in value):
+        return _records_of(value), None
+    return None, value
+
+
+def _records_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    if not all(row.keys() == rows[0].keys() for row in rows):
+        raise BadRequest("instances: all instances need the same fields")
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _inputs(value: object) -> tuple[dict[str, Any] | None, Any]:
+    if isinstance(value, dict):
+        return value, None
+    if isinstance(value, list) and value:
+        return None, value
+    raise BadRequest("inputs must be an object of lists, or a list")
+
+
+_READERS = {"dataframe_split": _split, "dataframe_records": _records, "instances": _instances, "inputs": _inputs}
+
+
+def _bind(columns: dict[str, Any] | None, matrix: Any, specs: Sequence[TensorSpec], form: str) -> dict[str, Array]:
+    wanted = [spec.name for spec in specs]
+    if columns is not None and set(columns) == set(wanted):
+        return {spec.name: _checked(columns[spec.name], spec, f"{form}.{spec.name}") for spec in specs}
+    if len(specs) == 1 and matrix is not None:
+        return {wanted[0]: _checked(matrix, specs[0], form)}
+    if len(specs) == 1 and columns is not None and len(columns) == 1 and "input" in columns:
+        return {wanted[0]: _checked(columns["input"], specs[0], f"{form}.input")}
+    if columns is None and matrix is not None and all(len(spec.shape) == 1 for spec in specs):
+        return _by_position(matrix, specs, form)
+    names = sorted(columns) if columns is not None else "unnamed"
+    raise BadRequest(f"{form}: columns are {names}; the model's inputs are {sorted(wanted)}")
+
+
+def _by_position(matrix: Any, specs: Sequence[TensorSpec], form: str) -> dict[str, Array]:
+    if not all(isinstance(row, list) and len(row) == len(specs) for row in matrix):
+        raise BadRequest(f"{form}: rows must have {len(specs)} values, one for each input of the model")
+    return {
+        spec.name: _checked([row[index] for row in matrix], spec, f"{form}.{spec.name}")
+        for index, spec in enumerate(specs)
+    }
+
+
+def _checked(data: Any, spec: TensorSpec, where: str) -> Array:
+    array = from_json(data, spec.datatype, where)
+    if array.ndim == 2 and array.shape[1] == 1 and len(spec.shape) == 1:
+        array = array.reshape(-1)
+    check_shape(array, spec, where)
+    return array
+
+
+def _nested(array: Array) -> Any:
+    plain = array.dtype.kind in "fiub" and is_finite(array)
+    if plain:
+        return array if array.flags.c_contiguous else array.copy(order="C")
+    flat = to_json(array)
+    return flat if array.ndim <= 1 else _shaped(list(flat), array.shape)
+
+
+def _shaped(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    for size in reversed(shape[1:]):
+        flat = [flat[start : start + size] for start in range(0, len(flat), size)]
+    return flat

@@ -1,0 +1,218 @@
+"""Tensors of the Open Inference Protocol as numpy arrays, and the checks between the two.
+
+A tensor from JSON is accepted only where no value changes its meaning: 1 is a fine FP32, "1" and true are not,
+1.5 is no INT64, 300 is no UINT8.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelramp_server.protocol.errors import BadRequest
+
+Array = NDArray[Any]
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    "BYTES": np.dtype(np.object_),
+}
+DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+_ACCEPTED_KINDS = {"b": "b", "u": "ui", "i": "ui", "f": "fui"}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, V2 datatype and shape (-1: any size) of an input or output."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def as_metadata(self) -> dict[str, object]:
+        """As one entry of the V2 model metadata."""
+        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+
+
+def datatype_of(array: Array) -> str:
+    """V2 datatype of an array; strings and objects are BYTES."""
+    return DATATYPES.get(array.dtype, "BYTES")
+
+
+def from_json(data: object, datatype: str, where: str) -> Array:
+    """Turn a JSON list (flat or nested) into an array of the V2 datatype, refusing what would be altered.
+
+    Raises:
+        BadRequest: ragged, of another type, or out of range.
+    """
+    if not isinstance(data, list):
+        raise BadRequest(f"{where}: data must be a list")
+    if datatype == "BYTES":
+        return _strings(data, where)
+    try:
+        array = np.asarray(data)
+    except (ValueError, OverflowError):
+        raise BadRequest(f"{where}: data is ragged: all rows need the same length") from None
+    wanted = DTYPES[datatype]
+    if array.size and array.dtype.kind not in _ACCEPTED_KINDS[wanted.kind]:
+        raise BadRequest(f"{where}: data has values that are no {datatype}")
+    return narrow(array, wanted, where)
+
+
+def narrow(array: Array, wanted: np.dtype[Any], where: str) -> Array:
+    """Cast numbers to the wanted dtype, refusing those that do not fit."""
+    if array.dtype == wanted:
+        return array
+    if wanted.kind in "ui" and array.size:
+        limits = np.iinfo(wanted)
+        if int(array.min()) < limits.min or int(array.max()) > limits.max:
+            raise BadRequest(f"{where}: data has values outside {limits.min} to {limits.max}")
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(wanted)
+    except FloatingPointError:
+        raise BadRequest(f"{where}: data has values too large for {DATATYPES[wanted]}") from None
+
+
+def from_bytes(raw: memoryview, datatype: str, where: str) -> Array:
+    """Turn the little-endian bytes of the binary tensor extension into a flat array.
+
+    Raises:
+        BadRequest: the length is no multiple of the item size, or a string runs past the end.
+    """
+    if datatype == "BYTES":
+        return _length_prefixed(raw, where)
+    dtype = DTYPES[datatype]
+    if len(raw) % dtype.itemsize:
+        raise BadRequest(f"{where}: {len(raw)} bytes are no multiple of {dtype.itemsize} ({datatype})")
+    if datatype == "BOOL":
+        return np.frombuffer(raw, dtype=np.uint8).astype(np.bool_)
+    return np.frombuffer(raw, dtype=dtype)
+
+
+def to_bytes(array: Array) -> bytes:
+    """The binary tensor extension's form of an output."""
+    if datatype_of(array) != "BYTES":
+        return np.ascontiguousarray(array).tobytes()
+    parts = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist()]
+    return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+
+
+def to_json(array: Array) -> Any:
+    """Something orjson can write: flat, row-major. Numbers that JSON lacks become the strings that the
+    protobuf JSON mapping gives them: "NaN", "Infinity", "-Infinity"."""
+    flat = np.ascontiguousarray(array).ravel()
+    if flat.dtype.kind == "f":
+        return flat if is_finite(flat) else [_number(value) for value in flat.tolist()]
+    if datatype_of(flat) == "BYTES":
+        return [_text(item) for item in flat.tolist()]
+    return flat
+
+
+def is_finite(array: Array) -> bool:
+    """False where a float array holds NaN or an infinity."""
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def check_shape(array: Array, spec: TensorSpec, where: str) -> None:
+    """Compare an array with what the model declares.
+
+    Raises:
+        BadRequest: other rank, other size on a fixed axis, or no rows.
+    """
+    fits = array.ndim == len(spec.shape) and all(
+        want in (-1, have) for want, have in zip(spec.shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise BadRequest(f"{where}: shape {list(array.shape)} does not fit the model's {list(spec.shape)}")
+    if array.size == 0:
+        raise BadRequest(f"{where}: shape {list(array.shape)} is empty; at least one value is needed")
+
+
+def rows_of(inputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> int:
+    """The rows of a request: the size of its inputs' first axis where the model leaves that free, else 1.
+
+    Raises:
+        BadRequest: inputs with different numbers of rows.
+    """
+    counts = {inputs[spec.name].shape[0] for spec in specs if spec.shape and spec.shape[0] == -1}
+    if len(counts) > 1:
+        raise BadRequest(f"inputs have different numbers of rows: {sorted(counts)}")
+    return counts.pop() if counts else 1
+
+
+def parse_shape(shape: object, where: str) -> tuple[int, ...]:
+    """The shape of a V2 tensor.
+
+    Raises:
+        BadRequest: not a list of non-negative integers.
+    """
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise BadRequest(f"{where}: shape must be a list of non-negative integers")
+    if len(shape) > 32:
+        raise BadRequest(f"{where}: shape has {len(shape)} axes; at most 32 are served")
+    return tuple(shape)
+
+
+def reshape(array: Array, shape: tuple[int, ...], where: str) -> Array:
+    """Give flat or nested data its declared shape.
+
+    Raises:
+        BadRequest: the count of values differs, or nested data has another shape.
+    """
+    if array.size != math.prod(shape):
+        raise BadRequest(f"{where}: shape {list(shape)} needs {math.prod(shape)} values, data has {array.size}")
+    if array.ndim > 1 and array.shape != shape:
+        raise BadRequest(f"{where}: data is nested as {list(array.shape)}, shape says {list(shape)}")
+    return array.reshape(shape)
+
+
+def _strings(data: list[Any], where: str) -> Array:
+    try:
+        array = np.array(data, dtype=object)
+    except ValueError:
+        raise BadRequest(f"{where}: data is ragged: all rows need the same length") from None
+    if not all(isinstance(item, str) for item in array.ravel()):
+        raise BadRequest(f"{where}: data has values that are no strings (BYTES)")
+    return array
+
+
+def _length_prefixed(raw: memoryview, where: str) -> Array:
+    items: list[str] = []
+    position = 0
+    while position < len(raw):
+        end = position + 4 + int.from_bytes(raw[position : position + 4], "little")
+        if position + 4 > len(raw) or end > len(raw):
+            raise BadRequest(f"{where}: a string runs past the end of the tensor's bytes")
+        try:
+            items.append(bytes(raw[position + 4 : end]).decode())
+        except UnicodeDecodeError:
+            raise BadRequest(f"{where}: a string is not UTF-8") from None
+        position = end
+    return np.array(items, dtype=object)
+
+
+def _number(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def _text(item: object) -> str:
+    return item.decode(errors="replace") if isinstance(item, bytes) else str(item)

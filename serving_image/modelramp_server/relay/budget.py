@@ -1,0 +1,23 @@
+"""How long the candidate may take: long enough to be fair, short enough that stable can still answer. Pure."""
+
+_TIMES_P99 = 10.0
+_AT_LEAST = 1.0
+
+
+def candidate_budget(left: float, stable_p99: float, candidate_p99: float) -> float:
+    """Seconds for the candidate's whole answer: min(left - stable's p99, max(10 x candidate's p99, 1 s)).
+
+    A candidate without a p99 yet gets stable's. 0 where too little is left for both sides to answer, so that a
+    client with a tight budget is no evidence against the candidate.
+
+    Args:
+        left: seconds left of the request's budget.
+        stable_p99: seconds.
+        candidate_p99: seconds; 0 while unknown.
+    """
+    expected = candidate_p99 or stable_p99
+    spare = left - stable_p99
+    wanted = max(_TIMES_P99 * expected, _AT_LEAST)
+    if spare >= wanted:
+        return wanted
+    return spare if spare > 2 * expected and spare > 0 else 0.0

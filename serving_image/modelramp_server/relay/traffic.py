@@ -1,0 +1,108 @@
+"""Who answers an inference request: this pod's model, or the candidate, as the split in force says."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from modelramp_server.exchange import Answer, InferenceRequest
+from modelramp_server.local_model import LocalModel
+from modelramp_server.observability.metrics import Metrics
+from modelramp_server.relay.accumulator import Accumulator
+from modelramp_server.relay.client import CandidateClient
+from modelramp_server.relay.outcomes import Outcome, judge_local
+from modelramp_server.relay.quantile import RecentP99
+from modelramp_server.relay.relay import Relay
+from modelramp_server.relay.split import Split, SplitState, UnreadableSplit, parse
+
+log = logging.getLogger(__name__)
+
+
+class Traffic:
+    """Deals requests, counts both sides, and exports what it acts on."""
+
+    def __init__(
+        self,
+        local: LocalModel,
+        client: CandidateClient,
+        metrics: Metrics,
+        pod: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._local = local
+        self._client = client
+        self._metrics = metrics
+        self._pod = pod
+        self._clock = clock
+        self._state = SplitState()
+        self._stable_p99 = RecentP99()
+        self._relay: tuple[str, Relay] | None = None
+        self._dealer: tuple[str, Accumulator] | None = None
+        metrics.generation.set_function(lambda: self._state.generation)
+        metrics.weight.set_function(lambda: split.weight if (split := self.in_force()) else 0)
+        metrics.relay_inflight.set_function(lambda: self._relay[1].inflight if self._relay else 0)
+        metrics.breaker_open.set_function(lambda: int(self._relay[1].breaker.is_open) if self._relay else 0)
+
+    @property
+    def hand_over(self) -> bool:
+        """Whether everything goes to the other side for good, and clients are sent away."""
+        split = self.in_force()
+        return split is not None and split.hand_over
+
+    def in_force(self) -> Split | None:
+        """The split acted on now."""
+        return self._state.in_force(self._clock())
+
+    def observe(self, text: str | None) -> None:
+        """Take what the split file says; None or "" where there is no annotation."""
+        split: Split | None = None
+        if text:
+            try:
+                split = parse(text)
+                if split.revision == self._local.revision:
+                    raise UnreadableSplit(f"revision {split.revision} is this pod's own")
+            except UnreadableSplit as error:
+                split = None
+                self._metrics.split_unreadable()
+                log.error("the split can't be read, weight is 0: %s", error)
+        self._state.observe(split, self._clock())
+
+    async def answer(self, request: InferenceRequest, relayable: bool, count: bool) -> Answer:
+        """Answer one inference request.
+
+        Args:
+            relayable: False for requests that must be answered here (relayed ones, named versions).
+            count: False for relayed requests: the sender counts them.
+        """
+        split = self.in_force() if relayable else None
+        if split is not None and self._deal(split):
+            return await self._candidate(request, split)
+        answer = await self._local.answer(request)
+        outcome = judge_local(answer.status)
+        if outcome is Outcome.BAD:
+            self._metrics.bad_answer()
+        elif outcome is Outcome.OK:
+            self._stable_p99.add(answer.service)
+        if count:
+            self._count("stable", self._local.revision, split.salt if split else "", outcome, answer.service)
+        return answer
+
+    async def _candidate(self, request: InferenceRequest, split: Split) -> Answer:
+        answer, outcome = await self._relay_to(split).answer(request)
+        self._count("candidate", split.revision, split.salt, outcome, answer.service)
+        return answer
+
+    def _deal(self, split: Split) -> bool:
+        if self._dealer is None or self._dealer[0] != split.salt:
+            self._dealer = (split.salt, Accumulator(split.salt, self._pod))
+        return self._dealer[1].deal(split.weight)
+
+    def _relay_to(self, split: Split) -> Relay:
+        if self._relay is None or self._relay[0] != split.revision:
+            relay = Relay(self._client, split.revision, self._local.answer, self._stable_p99, self._clock)
+            self._relay = (split.revision, relay)
+        return self._relay[1]
+
+    def _count(self, side: str, target: str, salt: str, outcome: Outcome, service: float) -> None:
+        self._metrics.split(side, target, salt, outcome.value)()
+        if outcome is Outcome.OK:
+            self._metrics.service(side, target, salt)(service)

@@ -1,0 +1,1 @@
+"""What runs a model: one module per native format, chosen from the MLmodel file."""

@@ -1,0 +1,60 @@
+"""What the server asks of a runtime, and the ways in which loading one can fail."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from modelramp_server.protocol.tensors import Array, TensorSpec
+
+
+class Runtime(Protocol):
+    """A loaded model. Called from one thread only.
+
+    `predict` takes every declared input by name, with the declared datatype and rank, and answers every output
+    by name. Inputs and outputs of a batch share their first axis.
+    """
+
+    name: str
+    device: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    named_outputs: bool
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the model once; whatever it raises is the model's failure."""
+        ...
+
+
+class ModelProblem(Exception):
+    """A model that can't be served. `reason` is one of docs/contract.md; the message is one sentence."""
+
+    reason = "LoadFailed"
+
+
+class UnsupportedModel(ModelProblem):
+    """No runtime in this image for the flavours found, or code in the model, which is not allowed."""
+
+    reason = "UnsupportedModel"
+
+
+class MissingPackages(ModelProblem):
+    """The runtime chosen needs packages that the image lacks; the message names them."""
+
+    reason = "MissingPackages"
+
+
+class ArtifactDamaged(ModelProblem):
+    """Files of the model are missing, empty or unreadable."""
+
+    reason = "ArtifactDamaged"
+
+
+class LoadFailed(ModelProblem):
+    """The runtime raised while it loaded the model."""
+
+    reason = "LoadFailed"
+
+
+class WarmupFailed(ModelProblem):
+    """The model loaded, and failed on every input that fits its declared inputs."""
+
+    reason = "WarmupFailed"

@@ -1,0 +1,83 @@
+"""ONNX models on onnxruntime. The graph declares its own inputs and outputs; nothing else is needed to run it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from modelramp_server.protocol.tensors import Array, TensorSpec
+from modelramp_server.runtime.base import LoadFailed, UnsupportedModel
+from modelramp_server.runtime.mlmodel import MLmodel
+from modelramp_server.settings import Device
+
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_QUIET = 3
+
+
+class OnnxRuntime:
+    """An onnxruntime session."""
+
+    name = "onnx"
+    named_outputs = True
+
+    def __init__(self, model: MLmodel, device: Device) -> None:
+        """Load the graph.
+
+        Raises:
+            LoadFailed: onnxruntime refuses the file.
+            UnsupportedModel: an input is no tensor.
+        """
+        path = model.file("onnx", "data", "model.onnx")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _QUIET
+        # Idle threads that spin take the cores that the event loop needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        available = onnxruntime.get_available_providers()
+        cuda = device != "cpu" and "CUDAExecutionProvider" in available
+        providers = ["CUDAExecutionProvider"] * cuda + ["CPUExecutionProvider"]
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:
+            raise LoadFailed(f"onnxruntime can't load {path.name}: {first_line(error)}") from error
+        self.device = "cuda" if self._session.get_providers()[0].startswith("CUDA") else "cpu"
+        self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
+        self.outputs = tuple(_spec(node) for node in self._session.get_outputs() if node.type in _DATATYPES)
+        self._names = [node.name for node in self._session.get_outputs()]
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """One forward; sequences of maps (classifiers' ZipMap) become one column per key."""
+        values = self._session.run(self._names, inputs)
+        return {name: _as_array(value) for name, value in zip(self._names, values, strict=True)}
+
+
+def first_line(error: BaseException) -> str:
+    """An exception as one line of text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+
+
+def _spec(node: Any) -> TensorSpec:
+    if node.type not in _DATATYPES and not node.type.startswith("seq(map("):
+        raise UnsupportedModel(f"the graph's {node.name} is a {node.type}; only tensors are served")
+    shape = tuple(size if isinstance(size, int) and size > 0 else -1 for size in node.shape or ())
+    return TensorSpec(node.name, _DATATYPES.get(node.type, "FP32"), shape)
+
+
+def _as_array(value: Any) -> Array:
+    if isinstance(value, np.ndarray):
+        return value
+    return np.array([[row[key] for key in sorted(row)] for row in value], dtype=np.float32)

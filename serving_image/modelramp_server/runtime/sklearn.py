@@ -1,0 +1,91 @@
+"""scikit-learn models: skops files, or pickles where ALLOW_CODE is set."""
+
+import importlib.util
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelramp_server.protocol.tensors import Array, TensorSpec
+from modelramp_server.runtime.base import LoadFailed, MissingPackages
+from modelramp_server.runtime.mlmodel import MLmodel
+from modelramp_server.runtime.policy import refuse_code
+
+_OUTPUT = "predict"
+_INPUT = "input"
+
+
+class SklearnRuntime:
+    """An estimator or pipeline. Its `predict` function is the one that MLmodel names."""
+
+    name = "sklearn"
+    device = "cpu"
+    named_outputs = False
+
+    def __init__(self, model: MLmodel, allow_code: bool) -> None:
+        """Load the estimator.
+
+        Raises:
+            UnsupportedModel: a pickle without ALLOW_CODE, or types outside the allowlist.
+            LoadFailed: the file can't be read.
+            MissingPackages: text columns need pandas.
+        """
+        flavor = model.flavors["sklearn"]
+        path = model.file("sklearn", "pickled_model", "model.pkl")
+        skops_format = flavor.get("serialization_format") == "skops" or path.suffix == ".skops"
+        self._estimator = _load_skops(path, allow_code) if skops_format else _load_pickle(path, allow_code)
+        function = str(model.flavors.get("python_function", {}).get("predict_fn") or "predict")
+        self._predict = getattr(self._estimator, function, None)
+        if self._predict is None:
+            raise LoadFailed(f"MLmodel's predict_fn is {function}, which {type(self._estimator).__name__} lacks")
+        self._columns = [column.name for column in model.signature.columns]
+        self.inputs = _inputs(model, self._estimator)
+        self._frame = bool(self._columns) and importlib.util.find_spec("pandas") is not None
+        if not self._frame and any(spec.datatype == "BYTES" for spec in self.inputs if self._columns):
+            raise MissingPackages("the model's inputs have text columns, which need pandas, not in this image")
+        names = [spec.name for spec in model.signature.outputs]
+        self._output = names[0] if len(names) == 1 and names[0] else _OUTPUT
+        self.outputs: tuple[TensorSpec, ...] = ()
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """One call of the estimator on all rows."""
+        assert self._predict is not None
+        return {self._output: np.asarray(self._predict(self._rows(inputs)))}
+
+    def _rows(self, inputs: Mapping[str, Array]) -> Any:
+        if not self._columns:
+            return inputs[self.inputs[0].name]
+        if self._frame:
+            import pandas
+
+            return pandas.DataFrame({name: inputs[name] for name in self._columns})
+        return np.column_stack([inputs[name] for name in self._columns])
+
+
+def _load_skops(path: Path, allow_code: bool) -> Any:
+    from modelramp_server.runtime import skops_file
+
+    return skops_file.load(path, allow_code)
+
+
+def _load_pickle(path: Path, allow_code: bool) -> Any:
+    refuse_code(f"{path.name} is a pickle", "log it with serialization_format='skops'", allow_code)
+    try:
+        with path.open("rb") as file:
+            return pickle.load(file)
+    except Exception as error:
+        raise LoadFailed(f"{path.name} can't be unpickled: {error}") from error
+
+
+def _inputs(model: MLmodel, estimator: Any) -> tuple[TensorSpec, ...]:
+    if model.signature.columns:
+        return tuple(TensorSpec(column.name, column.datatype, (-1,)) for column in model.signature.columns)
+    if len(model.signature.inputs) == 1:
+        spec = model.signature.inputs[0]
+        return (TensorSpec(spec.name or _INPUT, spec.datatype, spec.shape),)
+    features = getattr(estimator, "n_features_in_", None)
+    if features is None:
+        raise LoadFailed("neither the signature nor the estimator tells the inputs; log it with a signature")
+    return (TensorSpec(_INPUT, "FP64", (-1, int(features))),)

@@ -1,0 +1,41 @@
+"""An object at rest stays at rest: nothing in its namespace changes, and the operator writes nothing."""
+
+import json
+import time
+
+import pytest
+
+from examples.digits import stage as stages
+from examples.digits.kube import wait
+from tests.e2e.scene import Scene
+
+AT_REST = 300.0  # seconds
+GRACE = 20.0  # for events of the pods' start, and probes
+OPERATOR = f"system:serviceaccount:{stages.SYSTEM}:{stages.OPERATOR}"
+
+
+@pytest.mark.timeout(AT_REST + 120)
+def test_nothing_is_written_about_an_object_at_rest(settled: tuple[Scene, float]) -> None:
+    scene, since = settled
+    begun = max(since + GRACE, time.time() - AT_REST)
+    before = scene.objects()
+    wait("the object to have been at rest", AT_REST + 60, lambda: time.time() >= begun + AT_REST, pause=1.0)
+    changed = {name for name, version in scene.objects().items() if before.get(name) != version}
+    assert not changed
+    assert not writes(scene.namespace, begun)
+
+
+def writes(namespace: str, since: float) -> list[str]:
+    """What the operator wrote there, from the API server's audit log; where there is none, nothing is known."""
+    log = stages.ROOT / ".cluster" / "audit.log"
+    if not log.exists():
+        return []
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since))
+    entries = (json.loads(line) for line in log.read_text().splitlines())
+    return [
+        f"{entry['verb']} {entry['requestURI']}"
+        for entry in entries
+        if entry["user"]["username"] == OPERATOR
+        and entry["requestReceivedTimestamp"] >= moment
+        and entry.get("objectRef", {}).get("namespace") == namespace
+    ]

@@ -1,0 +1,122 @@
+"""A real API server, etcd and controllers for the session; a namespace per test; the operator's own account."""
+
+import asyncio
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelramp.adapters.clock import SystemClock
+from modelramp.adapters.kube import KubeCluster
+from modelramp.adapters.kube_api import KubeApi, path_of
+from modelramp.adapters.observe import OWNER
+from modelramp.ports import Key, Object
+
+ROOT = Path(__file__).resolve().parents[2]
+CLUSTER = ROOT / "hack" / "cluster" / "cluster.py"
+FOLDER = ROOT / ".cluster-integration"
+TLS_GOODBYE = 0.1  # aiohttp ends TLS connections in the background ("Graceful Shutdown" in its documentation)
+BRING_UP_SECONDS = 1500.0  # the first time on a machine, Kubernetes is compiled
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test here waits for the control plane."""
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in here[:1]:
+        item.add_marker(pytest.mark.timeout(BRING_UP_SECONDS))
+
+
+def cluster(*arguments: str, check: bool = True, stdin: str | None = None) -> str:
+    """Runs hack/cluster on the integration control plane; what it prints."""
+    environment = {**os.environ, "MODELRAMP_CLUSTER_DIR": str(FOLDER), "CLUSTER": ""}
+    command = [sys.executable, str(CLUSTER), *arguments]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, input=stdin)
+    if check and done.returncode:
+        raise RuntimeError(f"cluster.py {' '.join(arguments)}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+def kubectl(*arguments: str, stdin: str | None = None) -> str:
+    return cluster("kubectl", *arguments, stdin=stdin)
+
+
+@pytest.fixture(scope="session")
+def admin_kubeconfig() -> Iterator[Path]:
+    """The control plane, with the CRD and the operator's account in it. One that ran already is left running."""
+    found_running = (FOLDER / "state.json").exists()
+    cluster("up", "--control-plane-only")
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "config" / "install.yaml"))
+    kubectl("wait", "--for=condition=Established", "crd/modeldeployments.modelramp.dev", "--timeout=30s")
+    kubectl("-n", "modelramp-system", "scale", "deployment/modelramp-operator", "--replicas=0")
+    yield FOLDER / "kubeconfig"
+    if not found_running:
+        cluster("down")
+
+
+@pytest.fixture(scope="session")
+def operator_kubeconfig(admin_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rights that the chart gives the operator, and no more."""
+    token = kubectl("-n", "modelramp-system", "create", "token", "modelramp-operator").strip()
+    path = tmp_path_factory.mktemp("operator") / "kubeconfig"
+    path.write_text(admin_kubeconfig.read_text())
+    edit = ["--kubeconfig", str(path), "config"]
+    kubectl(*edit, "set-credentials", "modelramp-operator", f"--token={token}")
+    kubectl(*edit, "set-context", "--current", "--user=modelramp-operator")
+    return path
+
+
+@pytest.fixture
+async def admin(admin_kubeconfig: Path) -> AsyncIterator[KubeApi]:
+    async for api in connected(admin_kubeconfig):
+        yield api
+
+
+@pytest.fixture
+async def api(operator_kubeconfig: Path) -> AsyncIterator[KubeApi]:
+    async for api in connected(operator_kubeconfig):
+        yield api
+
+
+async def connected(kubeconfig: Path) -> AsyncIterator[KubeApi]:
+    api = await KubeApi.connect(kubeconfig)
+    yield api
+    await api.close()
+    await asyncio.sleep(TLS_GOODBYE)
+
+
+@pytest.fixture
+async def namespace(admin: KubeApi) -> AsyncIterator[str]:
+    name = f"test-{secrets.token_hex(4)}"
+    await admin.write("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    yield name
+    await admin.write("DELETE", f"/api/v1/namespaces/{name}", None)
+
+
+@pytest.fixture
+def kube_cluster(api: KubeApi) -> KubeCluster:
+    """The adapter, as the operator, always allowed to write."""
+    return KubeCluster(api, SystemClock(), lambda: None)
+
+
+CreateOwner = Callable[..., Any]
+
+
+@pytest.fixture
+def create_owner(admin: KubeApi, namespace: str) -> CreateOwner:
+    """Makes a ModelDeployment as a person would: ``await create_owner("digits", rollout={...})``."""
+
+    async def create(name: str = "digits", **spec: Any) -> Object:
+        body = {
+            "apiVersion": OWNER.api_version,
+            "kind": OWNER.kind,
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"model": {"name": name, "alias": "prod"}, **spec},
+        }
+        return await admin.write("POST", path_of(OWNER, *Key(namespace, "")), body)
+
+    return create

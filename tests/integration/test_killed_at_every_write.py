@@ -1,0 +1,210 @@
+"""The operator SIGKILLed before and after each of its API writes in a rollout, against the real API server.
+
+The same for candidates that are taken back, and for conflicts, is told in simulation (tests/simulation).
+"""
+
+import asyncio
+import dataclasses
+import multiprocessing
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from modelramp.adapters.kube_api import KubeApi, path_of
+from modelramp.adapters.observe import OWNER
+from modelramp.desired.meta import NAME_LABEL
+from modelramp.domain.world import Pod
+from modelramp.ports import CHILD_KINDS
+from tests.integration import doomed_operator
+from tests.integration.doomed_operator import Doom, FastClock
+from tests.integration.stand_in_metrics import StandInMetrics
+from tests.integration.stand_in_node import StandInNode
+
+TOGETHER = 8
+QUIET_PASSES = 4
+SETTLE_SECONDS = 60.0
+SPEC: dict[str, Any] = {
+    "model": {"name": "digits", "alias": "prod"},
+    "scaling": {"replicas": 2},
+    "rollout": {
+        "steps": [{"weight": 10, "hold": "2s"}, {"weight": 50, "hold": "2s"}],
+        "bake": "2s",
+        "progressDeadline": "10m",
+        "scaleDownDelay": "5s",
+    },
+}
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["tests.integration.doomed_operator"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    history: tuple[tuple[str, str, int, int], ...]
+    children: tuple[tuple[str, int], ...]
+    stable: int
+    rejected: tuple[int, ...]
+
+
+class Life:
+    """One ModelDeployment, its registry, its pods' counters, and the operator's lives."""
+
+    def __init__(self, api: KubeApi, kubeconfig: Path, folder: Path, namespace: str) -> None:
+        self.api, self.kubeconfig, self.namespace = api, kubeconfig, namespace
+        self.name = f"kill-{secrets.token_hex(4)}"
+        self.tally = folder / self.name
+        self.alias = 1
+        self.epoch = time.time()
+        self.metrics = StandInMetrics(FastClock(self.epoch), rps=500.0)  # type: ignore[arg-type]
+        self.process: Any = None
+        self.deaths = 0
+
+    @property
+    def writes(self) -> int:
+        return self.tally.stat().st_size if self.tally.exists() else 0
+
+    @property
+    def passes(self) -> int:
+        tally = self.tally.with_name(f"{self.tally.name}.passes")
+        return tally.stat().st_size if tally.exists() else 0
+
+    async def owner(self) -> dict[str, Any]:
+        return await self.api.read(path_of(OWNER, self.namespace, self.name))
+
+    async def told(self, request: web.Request) -> web.Response:
+        if request.path == "/alias":
+            return web.Response(text=str(self.alias))
+        pods = [Pod(**pod) for pod in await request.json()]
+        told = await self.metrics.read(self.namespace, pods)
+        return web.json_response({name: dataclasses.asdict(m) for name, m in told.items()})
+
+    def begin(self, url: str, doom: Doom | None) -> None:
+        arguments = (str(self.kubeconfig), (self.namespace, self.name), url, self.epoch, str(self.tally), doom)
+        self.process = processes.Process(target=doomed_operator.main, args=arguments, daemon=True)
+        self.process.start()
+
+    async def until(self, done: Callable[[dict[str, Any]], bool], url: str) -> None:
+        """Waits for a status; a killed operator is followed by another. Raises TimeoutError."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while not done((await self.owner()).get("status", {})):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name}: {(await self.owner()).get('status')}")
+            self.keep_alive(url)
+            await asyncio.sleep(0.4)
+
+    def keep_alive(self, url: str) -> None:
+        """A killed operator is followed by another."""
+        if self.process.exitcode is not None:
+            assert self.process.exitcode == -signal.SIGKILL
+            self.deaths += 1
+            self.begin(url, None)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def settled(version: int) -> Callable[[dict[str, Any]], bool]:
+    """At rest, after everything that the move of the alias to `version` leads to."""
+
+    def check(status: dict[str, Any]) -> bool:
+        if status.get("phase") != "Stable" or status.get("draining"):
+            return False
+        known = [status["stable"]["version"], *(r["version"] for r in status.get("rejected", []))]
+        return version in known and status["reason"] in ("Serving", "Rejected")
+
+    return check
+
+
+@asynccontextmanager
+async def answering(life: Life) -> AsyncIterator[str]:
+    application = web.Application()
+    application.router.add_route("*", "/{any}", life.told)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def live(life: Life, doom: Doom | None) -> Outcome:
+    """Version 1 serves, the alias moves to 2, and everything comes to rest."""
+    body = {
+        "apiVersion": OWNER.api_version,
+        "kind": OWNER.kind,
+        "metadata": {"name": life.name, "namespace": life.namespace},
+        "spec": SPEC,
+    }
+    await life.api.write("POST", path_of(OWNER, life.namespace), body)
+    async with answering(life) as url:
+        life.begin(url, doom)
+        try:
+            await life.until(settled(1), url)
+            life.alias = 2
+            await life.until(settled(2), url)
+            return await outcome(life, url)
+        finally:
+            life.end()
+            await life.api.write("DELETE", path_of(OWNER, life.namespace, life.name), None)
+
+
+async def outcome(life: Life, url: str) -> Outcome:
+    """What is left once the operator, alive, writes no more."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    writes, passes = life.writes, life.passes
+    while life.passes < passes + QUIET_PASSES and time.monotonic() < deadline:
+        await asyncio.sleep(doomed_operator.LONGEST_WAIT)
+        life.keep_alive(url)
+        if life.writes != writes:
+            writes, passes = life.writes, life.passes
+    children = []
+    for kind in CHILD_KINDS:
+        listed = await life.api.read(path_of(kind, life.namespace), {"labelSelector": f"{NAME_LABEL}={life.name}"})
+        children.append((kind.kind, sum("deletionTimestamp" not in i["metadata"] for i in listed["items"] or ())))
+    status = (await life.owner())["status"]
+    return Outcome(
+        history=tuple((h["action"], h["reason"], h["version"], h["attempt"]) for h in status["history"]),
+        children=tuple(children),
+        stable=status["stable"]["version"],
+        rejected=tuple(r["version"] for r in status.get("rejected", [])),
+    )
+
+
+@pytest.mark.timeout(600)
+async def test_the_same_history_and_children_wherever_it_is_killed(
+    admin: KubeApi, operator_kubeconfig: Path, tmp_path: Path, namespace: str
+) -> None:
+    async with StandInNode(admin, namespace).running():
+        await kill_everywhere(lambda: Life(admin, operator_kubeconfig, tmp_path, namespace))
+
+
+async def kill_everywhere(new_life: Callable[[], Life]) -> None:
+    undisturbed = new_life()
+    expected = await live(undisturbed, None)
+    assert [action for action, *_ in expected.history] == ["CandidateStarted", "Promoted"] * 2
+    turn = asyncio.Semaphore(TOGETHER)
+
+    async def killed(doom: Doom) -> tuple[Doom, Outcome, bool]:
+        async with turn:
+            life = new_life()
+            got = await live(life, doom)
+            return doom, got, life.deaths == 0 and life.writes > doom.write
+
+    dooms = [Doom(write, after) for write in range(undisturbed.writes) for after in (False, True)]
+    lives: list[Awaitable[tuple[Doom, Outcome, bool]]] = [killed(doom) for doom in dooms]
+    results = await asyncio.gather(*lives)
+    differing = [f"{doom}: {got}" for doom, got, _ in results if got != expected]
+    assert not differing, "\n".join([f"undisturbed: {expected}", *differing])
+    assert [doom for doom, _, survived in results if survived] == []

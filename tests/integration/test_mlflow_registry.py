@@ -1,0 +1,128 @@
+"""The registry adapter on a real MLflow server, and on servers that answer rubbish."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from modelramp.adapters import mlflow_registry
+from modelramp.adapters.mlflow_registry import MlflowRegistry
+from modelramp.ports import RegistryError
+from tests.integration.mlflow_server import MlflowServer, running
+
+MODELS = 1000
+
+pytestmark = pytest.mark.timeout(400)  # importing MLflow and starting its server take their time
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    with running(tmp_path_factory.mktemp("mlflow"), MODELS) as it:
+        yield it
+
+
+@pytest.fixture
+def registry(server: MlflowServer) -> Iterator[MlflowRegistry]:
+    registry = MlflowRegistry("default", server.uri)
+    yield registry
+    registry.close()
+
+
+async def test_a_search_of_a_thousand_models_is_at_most_two_requests(
+    registry: MlflowRegistry, server: MlflowServer
+) -> None:
+    before = server.served()
+    found = await registry.search()
+    assert server.served() - before <= 2
+    assert len(found) == MODELS
+    aliases = {model.name: model.aliases for model in found}
+    assert aliases["model-0000"] == {"prod": 1}
+    assert aliases["model-0999"] == {}
+
+
+async def test_a_version_is_told_with_what_identifies_it(registry: MlflowRegistry) -> None:
+    version = await registry.version("model-0007", 1)
+    assert version is not None
+    assert (version.registry, version.name, version.version) == ("default", "model-0007", 1)
+    assert (version.run_id, version.source) == ("run-7", "s3://models/7")
+    assert version.created > 1_700_000_000_000
+
+
+@pytest.mark.parametrize(("name", "number"), [("model-0007", 99), ("model-0999", 1), ("no such model", 1)])
+async def test_a_version_that_does_not_exist_is_none(registry: MlflowRegistry, name: str, number: int) -> None:
+    assert await registry.version(name, number) is None
+
+
+@asynccontextmanager
+async def answering(status: int, text: str, content_type: str = "application/json") -> AsyncIterator[str]:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, text=text, content_type=content_type)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://user:secret@127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+RUBBISH = {
+    "a login page": (200, "<html>please log in</html>", "text/html"),
+    "truncated": (200, '{"registered_models": [{"name": "dig', "application/json"),
+    "another shape": (200, '{"registered_models": 7}', "application/json"),
+    "not found, by a proxy": (404, "<html>no such page</html>", "text/html"),
+    "an error": (500, '{"error_code": "INTERNAL_ERROR", "message": "disk full"}', "application/json"),
+    "no rights": (403, '{"error_code": "PERMISSION_DENIED", "message": "not yours"}', "application/json"),
+    "an error page": (502, "<html>bad gateway</html>", "text/html"),
+}
+
+
+@pytest.mark.parametrize(("status", "text", "content_type"), RUBBISH.values(), ids=RUBBISH)
+async def test_an_answer_that_makes_no_sense_is_told_in_a_sentence(
+    status: int, text: str, content_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    async with answering(status, text, content_type) as uri:
+        registry = MlflowRegistry("default", uri)
+        for call in (registry.search(), registry.version("digits", 1)):
+            with pytest.raises(RegistryError) as told:
+                await call
+            sentence = str(told.value)
+            assert sentence.startswith("MLflow at http://127.0.0.1:")
+            assert "secret" not in sentence and "\n" not in sentence and len(sentence) < 500
+        registry.close()
+
+
+async def test_a_registry_that_is_down_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    registry = MlflowRegistry("default", "http://user:secret@127.0.0.1:9")
+    with pytest.raises(RegistryError, match=r"http://127\.0\.0\.1:9: .*cannot connect: .*refused") as told:
+        await registry.search()
+    assert "secret" not in str(told.value)
+    registry.close()
+
+
+async def test_a_registry_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_registry, "CALL_SECONDS", 0.5)
+    release = asyncio.Event()
+
+    async def hang(_: web.Request) -> web.StreamResponse:
+        await release.wait()
+        return web.Response()
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", hang)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    registry = MlflowRegistry("default", f"http://127.0.0.1:{runner.addresses[0][1]}")
+    with pytest.raises(RegistryError, match="no answer"):
+        await registry.search()
+    release.set()
+    registry.close()
+    await runner.cleanup()

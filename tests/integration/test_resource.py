@@ -1,0 +1,84 @@
+"""What the API server takes and refuses of a ModelDeployment, and with which words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from modelramp.adapters.kube_api import KubeApi, path_of
+from modelramp.adapters.observe import OWNER
+from modelramp.ports import ClusterError, Object
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted(ROOT.glob("examples/**/*.yaml"))
+MODEL = {"name": "digits", "alias": "prod"}
+STRICT = {"fieldValidation": "Strict", "dryRun": "All"}  # as kubectl sends it
+
+
+def owners() -> list[Any]:
+    """Every ModelDeployment of every example."""
+    found = [
+        pytest.param(body, id=f"{path.name}-{body['metadata']['name']}")
+        for path in EXAMPLES
+        for body in yaml.safe_load_all(path.read_text())
+        if body and body["kind"] == OWNER.kind
+    ]
+    assert len(found) >= 4
+    return found
+
+
+async def create(admin: KubeApi, namespace: str, body: Object) -> Object:
+    body = {**body, "metadata": {**body["metadata"], "namespace": namespace}}
+    return await admin.write("POST", path_of(OWNER, namespace), body, query=STRICT)
+
+
+def owner(**spec: Any) -> Object:
+    return {
+        "apiVersion": OWNER.api_version,
+        "kind": OWNER.kind,
+        "metadata": {"name": "digits"},
+        "spec": {"model": MODEL, **spec},
+    }
+
+
+@pytest.mark.parametrize("body", owners())
+async def test_every_example_is_taken(body: Object, admin: KubeApi, namespace: str) -> None:
+    taken = await create(admin, namespace, body)
+    assert taken["status"]["observedGeneration"] == -1
+    assert taken["spec"]["traffic"]["router"] == "Relay"
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"model": {**MODEL, "version": 3}}, "set exactly one of spec.model.alias"),
+        ({"model": {"name": "digits"}}, "set exactly one of spec.model.alias"),
+        ({"modle": MODEL}, 'unknown field "spec.modle"'),
+        ({"server": {"colour": "blue"}}, 'unknown field "spec.server.colour"'),
+        ({"rollout": {"steps": []}}, "spec.rollout.steps"),
+        ({"rollout": {"steps": [{"weight": 50}, {"weight": 10}]}}, "weights must rise from step to step"),
+        ({"rollout": {"steps": [{"weight": 50}, {"weight": 50}]}}, "weights must rise from step to step"),
+        ({"rollout": {"steps": [{"weight": 101}]}}, "less than or equal to 100"),
+        ({"rollout": {"steps": [{"weight": 10, "pause": {}}]}}, "either a weight or a pause"),
+        ({"rollout": {"steps": [{"pause": {}, "hold": "1m"}]}}, "hold belongs to a step with a weight"),
+        ({"rollout": {"bake": "soon"}}, "spec.rollout.bake"),
+        ({"scaling": {"replicas": -1}}, "greater than or equal to 1"),
+        ({"scaling": {"replicas": 2, "maxReplicas": 4}}, "either spec.scaling.replicas"),
+        ({"scaling": {"minReplicas": 5, "maxReplicas": 4}}, "must not be above spec.scaling.maxReplicas"),
+        ({"scaling": {"minReplicas": 5}}, "needs spec.scaling.maxReplicas"),
+        ({"server": {"batching": {"maxDelay": "1m"}}}, "must not be above 10s"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_in_words(
+    spec: dict[str, Any], words: str, admin: KubeApi, namespace: str
+) -> None:
+    with pytest.raises(ClusterError) as refused:
+        await create(admin, namespace, owner(**spec))
+    assert words in str(refused.value)
+    assert refused.value.status in (400, 422)
+
+
+async def test_a_name_that_can_name_no_service_is_refused_in_words(admin: KubeApi, namespace: str) -> None:
+    with pytest.raises(ClusterError, match="at most 50 characters"):
+        await create(admin, namespace, {**owner(), "metadata": {"name": "9-digits"}})

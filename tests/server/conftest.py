@@ -1,0 +1,68 @@
+"""Models trained once, servers started once; tests that change a server start one of their own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server import models
+from tests.server.served import Served
+
+Start = Callable[..., Served]
+
+
+@pytest.fixture(scope="session")
+def estimator() -> Any:
+    return models.classifier()
+
+
+@pytest.fixture(scope="session")
+def sklearn_model(tmp_path_factory: pytest.TempPathFactory, estimator: Any) -> Path:
+    return models.sklearn_folder(tmp_path_factory.mktemp("sklearn") / "model", estimator)
+
+
+@pytest.fixture(scope="session")
+def onnx_model(tmp_path_factory: pytest.TempPathFactory, estimator: Any) -> Path:
+    return models.onnx_folder(tmp_path_factory.mktemp("onnx") / "model", models.onnx_classifier(estimator))
+
+
+@pytest.fixture(scope="session")
+def lookup_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.onnx_folder(tmp_path_factory.mktemp("lookup") / "model", models.lookup())
+
+
+@pytest.fixture(scope="session")
+def sklearn_server(sklearn_model: Path) -> Iterator[Served]:
+    server = Served(sklearn_model).wait_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def onnx_server(onnx_model: Path) -> Iterator[Served]:
+    server = Served(onnx_model).wait_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def lookup_server(lookup_model: Path) -> Iterator[Served]:
+    server = Served(lookup_model).wait_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts servers that end with the test."""
+    running: list[Served] = []
+
+    def begin(folder: Path, wait: bool = True, **settings: Any) -> Served:
+        server = Served(folder, **settings)
+        running.append(server)
+        return server.wait_ready() if wait else server
+
+    yield begin
+    for server in running:
+        server.stop()

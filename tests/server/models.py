@@ -1,0 +1,96 @@
+"""Model folders as MLflow would write them, made without importing mlflow (which takes longer than the tests)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import skops.io
+import yaml
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from skl2onnx import to_onnx
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+Array = NDArray[Any]
+
+
+def digits() -> tuple[Array, Array]:
+    """The handwritten digits that scikit-learn ships: 1,797 x 64 pixels, and their labels."""
+    images, labels = load_digits(return_X_y=True)
+    return images, labels
+
+
+def classifier() -> LogisticRegression:
+    """A linear model of the first thousand digits."""
+    images, labels = digits()
+    return LogisticRegression(max_iter=100).fit(images[:1000] / 16, labels[:1000])
+
+
+def write_mlmodel(folder: Path, flavors: dict[str, Any], inputs: list[Any], outputs: list[Any]) -> Path:
+    """A folder with an MLmodel file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    signature = {"inputs": json.dumps(inputs), "outputs": json.dumps(outputs)}
+    (folder / "MLmodel").write_text(yaml.safe_dump({"flavors": flavors, "signature": signature}))
+    return folder
+
+
+def tensor(name: str, dtype: str, shape: list[int]) -> dict[str, Any]:
+    """One tensor of a signature; "" for an unnamed one."""
+    spec: dict[str, Any] = {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}
+    return {**spec, "name": name} if name else spec
+
+
+def sklearn_folder(folder: Path, estimator: Any) -> Path:
+    """The estimator as skops."""
+    flavor = {"pickled_model": "model.skops", "serialization_format": "skops"}
+    write_mlmodel(folder, {"sklearn": flavor}, [tensor("", "float64", [-1, 64])], [tensor("", "int64", [-1])])
+    skops.io.dump(estimator, folder / "model.skops")
+    return folder
+
+
+def onnx_folder(folder: Path, model: onnx.ModelProto) -> Path:
+    """The graph as ONNX."""
+    write_mlmodel(folder, {"onnx": {"data": "model.onnx"}}, [], [])
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    return folder
+
+
+def onnx_classifier(estimator: Any) -> onnx.ModelProto:
+    """The estimator as a graph from X (float32) to label and probabilities."""
+    return to_onnx(estimator, np.zeros((1, 64), np.float32), options={"zipmap": False}, target_opset=18)
+
+
+def lookup(rows: str | int = "rows") -> onnx.ModelProto:
+    """`y = table[x]`, with a table of ten: it fails on 10 and above, as a model may on some inputs only."""
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "x"], ["y"])],
+        "lookup",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, [rows])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows])],
+        [numpy_helper.from_array(np.arange(10, dtype=np.float32) * 10, "table")],
+    )
+    return _model(graph)
+
+
+def across_rows() -> onnx.ModelProto:
+    """`y = x - mean of all rows`: a model whose batches answer other than its rows do."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
+            helper.make_node("Sub", ["x", "mean"], ["y"]),
+        ],
+        "across_rows",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 2])],
+        [numpy_helper.from_array(np.array([0], np.int64), "axes")],
+    )
+    return _model(graph)
+
+
+def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 9
+    return model

@@ -1,0 +1,229 @@
+"""Batching never changes, mixes up or loses an answer."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelramp_server import serve
+from modelramp_server.batching.forward import groups, run
+from modelramp_server.batching.jobs import Job, JobQueue
+from modelramp_server.batching.warmup import warm_up
+from modelramp_server.protocol.errors import ModelFailed, OutOfTime, QueueFull
+from modelramp_server.protocol.tensors import Array, TensorSpec
+from modelramp_server.runtime.base import WarmupFailed
+from tests.server import models
+from tests.server.served import Served, eventually
+
+
+class Doubling:
+    """y = 2x; raises on negative rows; records the sizes of its forwards."""
+
+    name = "test"
+    device = "cpu"
+    named_outputs = True
+    inputs = (TensorSpec("x", "INT64", (-1,)),)
+    outputs = (TensorSpec("y", "INT64", (-1,)),)
+
+    def __init__(self) -> None:
+        self.forwards: list[int] = []
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        x = inputs["x"]
+        self.forwards.append(len(x))
+        if (x < 0).any():
+            raise ValueError("negative")
+        return {"y": x * 2}
+
+
+def job(values: Array, deadline: float = 1e12) -> Job:
+    return Job({"x": values}, len(values), deadline, 1.0, asyncio.get_running_loop().create_future())
+
+
+@given(st.lists(st.lists(st.integers(-1, 9), min_size=1, max_size=6), max_size=12), st.integers(1, 8))
+def test_every_job_gets_its_own_rows_and_only_bad_ones_fail(requests: list[list[int]], limit: int) -> None:
+    async def check() -> None:
+        model = Doubling()
+        jobs = [job(np.array(values, dtype=np.int64 if len(values) % 2 else np.int32)) for values in requests]
+        formed = groups(jobs, limit)
+        assert {id(one) for group in formed for one in group} == {id(one) for one in jobs}
+        for group in formed:
+            assert len({one.key for one in group}) == 1
+            assert len(group) == 1 or sum(one.rows for one in group) <= limit
+            run(model, group, lambda rows: None)
+        for values, one in zip(requests, jobs, strict=True):
+            if min(values) < 0:
+                assert isinstance(one.error, ModelFailed) and "negative" in one.error.message
+            else:
+                assert one.error is None and one.outputs["y"].tolist() == [value * 2 for value in values]
+
+    asyncio.run(check())
+
+
+async def test_a_model_that_answers_other_rows_than_it_was_given_runs_singly() -> None:
+    class Summing(Doubling):
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            return {"y": inputs["x"].sum(keepdims=True)}
+
+    jobs = [job(np.array([1, 2])), job(np.array([3, 4]))]
+    run(Summing(), jobs, lambda rows: None)
+    assert [one.outputs["y"].tolist() for one in jobs] == [[3], [7]]
+
+
+async def test_a_job_whose_time_is_up_never_reaches_the_model() -> None:
+    model = Doubling()
+    late, fine = job(np.array([1]), deadline=time.monotonic() - 1), job(np.array([2]))
+    run(model, [late, fine], lambda rows: None)
+    assert isinstance(late.error, OutOfTime)
+    assert fine.outputs["y"].tolist() == [4] and model.forwards == [1]
+
+
+async def test_the_queue_is_bounded_and_the_deadline_holds_while_the_model_is_stuck() -> None:
+    queue = JobQueue(limit=1)
+    inputs = {"x": np.array([1])}
+    with pytest.raises(OutOfTime):
+        await queue.answer(inputs, 1, time.monotonic() + 0.01, 0.01)
+    with pytest.raises(QueueFull):
+        await queue.answer(inputs, 1, time.monotonic() + 10, 10)
+
+
+def test_pulling_stops_at_the_rows_and_at_the_end() -> None:
+    async def check() -> None:
+        queue = JobQueue(limit=10)
+        for size in (2, 2, 2):
+            queue._jobs.put(job(np.zeros(size, dtype=np.int64)))
+        assert [one.rows for one in queue.pull(4, 0.0) or []] == [2, 2]
+        queue.end()
+        assert [one.rows for one in queue.pull(4, 0.0) or []] == [2]
+        assert queue.pull(4, 0.0) is None
+
+    asyncio.run(check())
+
+
+def test_warm_up_allows_batches_only_where_they_change_nothing() -> None:
+    class AcrossRows(Doubling):
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            return {"y": inputs["x"] - inputs["x"].max()}
+
+    class StaticBatch(Doubling):
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            if len(inputs["x"]) > 1:
+                raise ValueError("static batch of 1")
+            return super().predict(inputs)
+
+    class OneRow(Doubling):
+        inputs = (TensorSpec("x", "INT64", (1,)),)
+
+    assert warm_up(Doubling(), None, 1, 16)[0] == 16
+    for model in (AcrossRows(), StaticBatch(), OneRow()):
+        assert warm_up(model, None, 1, 16)[0] == 1
+
+
+def test_a_model_that_fails_on_everything_fails_its_warm_up() -> None:
+    class Broken(Doubling):
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            raise ValueError("no such table")
+
+    with pytest.raises(WarmupFailed, match="no such table"):
+        warm_up(Broken(), None, 1, 4)
+
+
+def test_the_logged_example_warms_up_a_model_that_fails_on_made_up_input(tmp_path: Path) -> None:
+    class OnlySevens(Doubling):
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            if set(inputs["x"].tolist()) != {7}:
+                raise ValueError("sevens only")
+            return super().predict(inputs)
+
+    example = tmp_path / "input_example.json"
+    example.write_text(json.dumps([7, 7]))
+    assert warm_up(OnlySevens(), example, 2, 4)[0] == 4
+
+
+async def test_answers_under_concurrency_are_never_mixed_and_failures_stay_alone(lookup_server: Served) -> None:
+    url = f"http://127.0.0.1:{lookup_server.port}/v2/models/digits/infer"
+    random = np.random.default_rng(7)
+
+    async def ask(session: aiohttp.ClientSession, values: list[int]) -> None:
+        tensor = {"name": "x", "datatype": "INT64", "shape": [len(values)], "data": values}
+        async with session.post(url, json={"inputs": [tensor]}) as response:
+            answer = await response.json()
+            if max(values) > 9:
+                assert response.status == 500 and "model failed" in answer["error"]
+            else:
+                assert answer["outputs"][0]["data"] == [value * 10 for value in values]
+
+    before = lookup_server.metric("modelramp_batch_rows_count")
+    async with aiohttp.ClientSession() as session:
+        requests = [random.integers(0, 11, random.integers(1, 4)).tolist() for _ in range(600)]
+        await asyncio.gather(*(ask(session, values) for values in requests))
+    forwards = lookup_server.metric("modelramp_batch_rows_count") - before
+    assert forwards < len(requests) + sum(max(values) > 9 for values in requests) * 32
+
+
+def test_requests_that_wait_together_run_together(start, lookup_model, monkeypatch) -> None:
+    go_on, model = threading.Event(), Doubling()
+    started = threading.Event()
+
+    class Gated(Doubling):
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            if inputs["x"][0] == 5:
+                started.set()
+                go_on.wait(30)
+            return model.predict(inputs)
+
+    read = serve._load
+    monkeypatch.setattr(serve, "_load", lambda *arguments: (read(*arguments)[0], Gated()))
+    server = start(lookup_model, queue_limit=9)
+    model.forwards.clear()
+
+    def ask(value: int) -> None:
+        reply = server.infer({"name": "x", "datatype": "INT64", "shape": [1], "data": [value]})
+        assert reply.json["outputs"][0]["data"] == [value * 2]
+
+    threads = [threading.Thread(target=ask, args=(5,))]
+    threads[0].start()
+    assert started.wait(30)
+    threads += [threading.Thread(target=ask, args=(value,)) for value in range(10, 18)]
+    for thread in threads[1:]:
+        thread.start()
+    eventually(lambda: server.metric("modelramp_queue_depth") == 8)
+    full = server.infer({"name": "x", "datatype": "INT64", "shape": [1], "data": [1]})
+    assert (full.status, full.headers["retry-after"]) == (503, "1")
+    short = server.infer({"name": "x", "datatype": "INT64", "shape": [1], "data": [1]}, x_request_timeout="0.05")
+    assert short.status == 503
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert model.forwards == [1, 8]
+
+
+def test_a_request_over_its_own_budget_gets_504(start, lookup_model, monkeypatch) -> None:
+    go_on = threading.Event()
+
+    class Stuck(Doubling):
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            if inputs["x"][0] == 5:
+                go_on.wait(30)
+            return super().predict(inputs)
+
+    read = serve._load
+    monkeypatch.setattr(serve, "_load", lambda *arguments: (read(*arguments)[0], Stuck()))
+    server = start(lookup_model)
+    reply = server.infer({"name": "x", "datatype": "INT64", "shape": [1], "data": [5]}, x_request_timeout="0.05")
+    go_on.set()
+    assert reply.status == 504 and "0.05 s" in reply.json["error"]
+
+
+def test_a_served_model_that_normalises_across_rows_is_not_batched(start, tmp_path) -> None:
+    server = start(models.onnx_folder(tmp_path / "model", models.across_rows()))
+    loaded = server.service.local.model
+    assert loaded is not None and loaded.batch_rows == 1

@@ -1,0 +1,53 @@
+"""The operator killed before and after each of its writes: the same history, the same children, nothing extra."""
+
+from typing import Any
+
+import pytest
+
+from tests.unit.simulation import SPEC, Behaviour, Killed, Operator, SimulatedWorld
+
+STEPS = 160
+
+
+async def live(bad_rate: float, **kill: int) -> tuple[SimulatedWorld, bool]:
+    """A rollout of version 2 after version 1; the operator is killed once where `kill` says, and begins anew."""
+    world = SimulatedWorld(SPEC)
+    world.behaviours[2] = Behaviour(bad_rate=bad_rate)
+    for name, index in kill.items():
+        setattr(world, name, index)
+    operator, died = Operator(world), False
+    for step in range(STEPS):
+        if step == 20:
+            world.aliases["prod"] = 2
+        try:
+            await operator.step()
+        except Killed:
+            world.kill_before = world.kill_after = None
+            operator, died = Operator(world), True
+        world.tick(0.5)
+    return world, died
+
+
+def outcome(world: SimulatedWorld) -> dict[str, Any]:
+    return {
+        "history": [(h["action"], h["reason"], h["version"], h["attempt"]) for h in world.status["history"]],
+        "children": sorted((kind.kind, name) for kind, name in world.children),
+        "phase": world.status["phase"],
+        "stable": world.status["stable"]["version"],
+        "rejected": [r["version"] for r in world.status.get("rejected", [])],
+        "pods": len(world.pods),
+    }
+
+
+@pytest.mark.parametrize("bad_rate", [0.0, 0.1], ids=["promoted", "rejected"])
+@pytest.mark.parametrize("when", ["kill_before", "kill_after", "conflict_at"])
+async def test_the_same_end_wherever_it_is_cut_off(bad_rate: float, when: str) -> None:
+    undisturbed, _ = await live(bad_rate)
+    expected = outcome(undisturbed)
+    assert expected["phase"] == "Stable" and len(expected["history"]) >= 4
+    died = 0
+    for index in range(len(undisturbed.writes)):
+        world, killed = await live(bad_rate, **{when: index})
+        died += killed
+        assert outcome(world) == expected, f"{when} write {index}: {undisturbed.writes[index]}"
+    assert died == (len(undisturbed.writes) if when != "conflict_at" else 0)

@@ -1,0 +1,167 @@
+"""A state machine over the whole engine: random people, pods, registries, deaths; what must never happen never does."""
+
+import asyncio
+import json
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from modelramp.domain.world import Fault
+from modelramp.ports import Kind
+from tests.unit.simulation import KEY, SPEC, Behaviour, Killed, Operator, SimulatedWorld
+
+SERVICE = Kind("v1", "Service")
+BEHAVIOURS = st.sampled_from(
+    [
+        Behaviour(),
+        Behaviour(bad_rate=0.1),
+        Behaviour(ready_after=float("inf")),
+        Behaviour(fault=Fault("LoadFailed", "does not load", models_own=True)),
+        Behaviour(fault=Fault("Unschedulable", "no node fits", models_own=False)),
+    ]
+)
+
+
+class WatchedWorld(SimulatedWorld):
+    """Objects to writes that must never be made, on what had been read when they were made."""
+
+    async def annotate_pod(self, key: Any, annotation: str, value: str) -> None:
+        split = json.loads(value)
+        if split["weight"]:
+            receiver = split["revision"]
+            assert any(p.revision == receiver for p in self.pods.values()), "weight for a revision without pods"
+            rejected = [r["revision"] for r in self.status.get("rejected", [])]
+            assert receiver not in rejected, "weight for a rejected revision"
+        await super().annotate_pod(key, annotation, value)
+
+    async def apply(self, body: dict[str, Any]) -> dict[str, Any]:
+        if Kind(body["apiVersion"], body["kind"]) == SERVICE and body["metadata"]["name"] == KEY.name:
+            selected = body["spec"]["selector"]["modelramp.dev/revision"]
+            assert any(self.ready(p) for p in self.pods.values() if p.revision == selected) or self._selected() in (
+                selected,
+                None,
+            ), "the main Service moves to a revision that is not ready"
+        return await super().apply(body)
+
+    def _selected(self) -> str | None:
+        service = self.children.get((SERVICE, KEY.name))
+        return service["spec"]["selector"]["modelramp.dev/revision"] if service else None
+
+
+class Rollouts(RuleBasedStateMachine):
+    """Everybody does as they like; afterwards the invariants hold."""
+
+    @initialize()
+    def start(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.world = WatchedWorld(SPEC)
+        self.operator = Operator(self.world)
+        self._passes(25)
+
+    def teardown(self) -> None:
+        if hasattr(self, "loop"):
+            self.loop.close()
+
+    def _passes(self, count: int) -> None:
+        for _ in range(count):
+            try:
+                self.loop.run_until_complete(self.operator.step())
+            except Killed:
+                self.world.kill_before = self.world.kill_after = None
+                self.operator = Operator(self.world)
+            self.world.tick(0.5)
+
+    @rule(version=st.integers(1, 4))
+    def move_alias(self, version: int) -> None:
+        self.world.aliases["prod"] = version
+
+    @rule()
+    def delete_alias(self) -> None:
+        self.world.aliases.pop("prod", None)
+
+    @rule(version=st.integers(2, 4), behaviour=BEHAVIOURS)
+    def change_behaviour(self, version: int, behaviour: Behaviour) -> None:
+        stable = self.world.status.get("stable", {}).get("version")
+        if version != stable:
+            self.world.behaviours[version] = behaviour
+
+    @rule(count=st.sampled_from([1, 3, 10, 40]))
+    def work(self, count: int) -> None:
+        self._passes(count)
+
+    @rule(seconds=st.sampled_from([1.0, 30.0, 200.0]))
+    def operator_is_away(self, seconds: float) -> None:
+        self.world.tick(seconds)
+
+    @rule(index=st.integers(0, 4), before=st.booleans())
+    def kill_at_a_write(self, index: int, before: bool) -> None:
+        setattr(self.world, "kill_before" if before else "kill_after", len(self.world.writes) + index)
+        self._passes(5)
+
+    @rule()
+    def restart(self) -> None:
+        self.operator = Operator(self.world)
+
+    @rule(index=st.integers(0, 3))
+    def conflict(self, index: int) -> None:
+        self.world.conflict_at = len(self.world.writes) + index
+
+    @rule(up=st.booleans())
+    def registry(self, up: bool) -> None:
+        self.world.registry_up = up
+
+    @rule(verb=st.sampled_from(["abort", "pause", "resume", "promote", "retry"]), nonce=st.integers(0, 9))
+    def command(self, verb: str, nonce: int) -> None:
+        status = self.world.status
+        target = status.get("candidate") or next(iter(status.get("rejected", [])), None)
+        if target:
+            self.world.command(verb, f"{target['revision']}#{nonce}")
+
+    @rule(weights=st.lists(st.integers(1, 100), min_size=1, max_size=3, unique=True))
+    def edit_steps(self, weights: list[int]) -> None:
+        steps = [{"weight": w, "hold": "5s"} for w in sorted(weights)]
+        self.world.edit(rollout={**SPEC["rollout"], "steps": steps})
+
+    @precondition(lambda self: self.world.status.get("phase") == "Stable")
+    @rule()
+    def lose_status(self) -> None:
+        self.world.lose_status()
+
+    @rule()
+    def pod_dies(self) -> None:
+        if self.world.pods:
+            del self.world.pods[sorted(self.world.pods)[0]]
+            self.world.tick(0.1)
+
+    @invariant()
+    def spec_is_never_written(self) -> None:
+        assert not any(write.startswith("spec") for write in self.world.writes)
+
+    @invariant()
+    def what_serves_keeps_its_deployment(self) -> None:
+        selected = self.world._selected()
+        if selected:
+            assert (Kind("apps/v1", "Deployment"), f"digits-{selected}") in self.world.children
+
+    @invariant()
+    def a_quiet_world_comes_to_rest(self) -> None:
+        if not self.world.registry_up or self.world.kill_before or self.world.kill_after:
+            return
+        if self._settled():
+            self._passes(30)
+            if self._settled():
+                before = len(self.world.writes)
+                self._passes(4)
+                assert self.world.writes[before:] == []
+
+    def _settled(self) -> bool:
+        status = self.world.status
+        return (status.get("phase"), status.get("reason")) == ("Stable", "Serving") and not status.get("draining")
+
+
+Rollouts.TestCase.settings = settings(
+    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestRollouts = Rollouts.TestCase

@@ -1,0 +1,379 @@
+"""A simulated cluster, registry, and clock behind the engine's ports: everything a rollout touches, in memory.
+
+Deterministic. Time moves only in `World.tick`; each write is counted, and can be made the last one.
+"""
+
+import copy
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from modelramp.desired.meta import (
+    MESSAGE_ANNOTATION,
+    REASON_ANNOTATION,
+    REVISION_LABEL,
+    STATE_ANNOTATION,
+)
+from modelramp.domain.world import (
+    Event,
+    Fault,
+    ModelVersion,
+    Pod,
+    PodMetrics,
+    Revision,
+    SplitCounts,
+    Workload,
+    World,
+)
+from modelramp.engine.reconcile import EngineConfig, Reconciler
+from modelramp.engine.registries import Registries, RegistryConfig
+from modelramp.ports import Conflict, Key, Kind, Object, Observation, RegisteredModel, RegistryError
+
+KEY = Key("shop", "digits")
+DEPLOYMENT = Kind("apps/v1", "Deployment")
+
+
+class Killed(BaseException):
+    """The operator's process has ended, here and now."""
+
+
+@dataclass
+class Behaviour:
+    """How the pods of one version behave."""
+
+    ready_after: float = 2.0  # seconds; inf: never
+    bad_rate: float = 0.0
+    fault: Fault | None = None
+
+
+@dataclass
+class SimPod:
+    name: str
+    revision: str
+    version: int
+    born: float
+    split: str = ""
+    generation: int = 0
+    weight: int = 0
+    heard: float = 0.0
+    ttl: float | None = None
+    salt: str = ""
+    dealt: float = 0.0
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+class SimulatedWorld:
+    """The API server, its controllers, the kubelet, the pods, their clients, the registry and the wall clock."""
+
+    def __init__(self, spec: Mapping[str, Any], rps: float = 100.0) -> None:
+        self.time = 1_000_000.0
+        self.rps = rps
+        self.owner: Object | None = None
+        self.spec = dict(spec)
+        self.children: dict[tuple[Kind, str], Object] = {}
+        self.pods: dict[str, SimPod] = {}
+        self.behaviours: dict[int, Behaviour] = {}
+        self.aliases: dict[str, int] = {"prod": 1}
+        self.registry_up = True
+        self.writes: list[str] = []
+        self.kill_before: int | None = None
+        self.kill_after: int | None = None
+        self.conflict_at: int | None = None
+        self.events: list[Event] = []
+        self._version = 0
+        self._uids = 0
+        self.create()
+
+    # People
+
+    def create(self) -> None:
+        self._uids += 1
+        self.owner = {
+            "apiVersion": "modelramp.dev/v1alpha1",
+            "kind": "ModelDeployment",
+            "metadata": {
+                "namespace": KEY.namespace,
+                "name": KEY.name,
+                "uid": f"uid-{self._uids}",
+                "generation": 1,
+                "resourceVersion": self._next(),
+                "annotations": {},
+            },
+            "spec": copy.deepcopy(self.spec),
+            "status": {"observedGeneration": -1},
+        }
+
+    def edit(self, **changes: Any) -> None:
+        assert self.owner is not None
+        self.owner["spec"] = {**self.owner["spec"], **changes}
+        self.owner["metadata"]["generation"] += 1
+        self.owner["metadata"]["resourceVersion"] = self._next()
+
+    def command(self, verb: str, value: str) -> None:
+        assert self.owner is not None
+        self.owner["metadata"]["annotations"][f"modelramp.dev/{verb}"] = value
+        self.owner["metadata"]["resourceVersion"] = self._next()
+
+    def lose_status(self) -> None:
+        """What ``kubectl delete --cascade=orphan`` and a new ``apply`` leave."""
+        self.create()
+        for at, child in self.children.items():
+            self.children[at] = {**child, "metadata": {**child["metadata"], "ownerReferences": []}}
+
+    @property
+    def status(self) -> dict[str, Any]:
+        assert self.owner is not None
+        status: dict[str, Any] = self.owner["status"]
+        return status
+
+    # Time
+
+    def tick(self, seconds: float) -> None:
+        self.time += seconds
+        self._run_controllers()
+        for pod in self.pods.values():
+            self._read_split(pod)
+        self._serve(seconds)
+
+    def _run_controllers(self) -> None:
+        wanted = {
+            child["metadata"]["labels"][REVISION_LABEL]: child
+            for (kind, _), child in self.children.items()
+            if kind == DEPLOYMENT
+        }
+        for name in [n for n, p in self.pods.items() if p.revision not in wanted]:
+            del self.pods[name]
+        for revision, deployment in wanted.items():
+            mine = [p for p in self.pods.values() if p.revision == revision]
+            size = deployment["spec"]["replicas"]
+            for pod in mine[size:]:
+                del self.pods[pod.name]
+            env = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+            version = int(next(e["value"] for e in env if e["name"] == "MODEL_VERSION"))
+            for _ in range(size - len(mine)):
+                self._uids += 1
+                name = f"{deployment['metadata']['name']}-{self._uids}"
+                self.pods[name] = SimPod(name, revision, version, self.time)
+
+    def ready(self, pod: SimPod) -> bool:
+        behaviour = self.behaviours.get(pod.version, Behaviour())
+        return behaviour.fault is None and self.time - pod.born >= behaviour.ready_after
+
+    def _read_split(self, pod: SimPod) -> None:
+        split = json.loads(pod.split) if pod.split else {}
+        if split and split["generation"] != pod.generation:
+            pod.generation, pod.weight, pod.salt = split["generation"], split["weight"], split["salt"]
+            pod.heard, pod.ttl = self.time, split["ttl"]
+        if pod.ttl is not None and self.time - pod.heard > pod.ttl:
+            pod.weight = 0
+
+    def _serve(self, seconds: float) -> None:
+        service = self.children.get((Kind("v1", "Service"), KEY.name))
+        if service is None:
+            return
+        selected = service["spec"]["selector"][REVISION_LABEL]
+        serving = [p for p in self.pods.values() if p.revision == selected and self.ready(p)]
+        for pod in serving:
+            requests = round(self.rps * seconds / len(serving))
+            to_candidate = requests * pod.weight // 100
+            counts = pod.splits.setdefault(
+                pod.salt if pod.weight else "", dict.fromkeys(("ok", "bad", "c_ok", "c_bad"), 0)
+            )
+            revision = json.loads(pod.split)["revision"] if pod.split else ""
+            candidate = next((p for p in self.pods.values() if p.revision == revision), None)
+            rate = self.behaviours.get(candidate.version, Behaviour()).bad_rate if candidate else 0.0
+            bad = round(to_candidate * rate)
+            counts["c_bad"] += bad
+            counts["c_ok"] += to_candidate - bad
+            counts["ok"] += requests - to_candidate
+
+    # The Cluster port
+
+    async def observe(self, key: Key) -> Observation:
+        if self.owner is None:
+            return Observation(owner=None)
+        children: dict[Kind, list[Object]] = {}
+        for (kind, _), child in self.children.items():
+            children.setdefault(kind, []).append(child)
+        return Observation(owner={**self.owner}, children=children, world=self._world())
+
+    def _world(self) -> World:
+        service = self.children.get((Kind("v1", "Service"), KEY.name))
+        return World(
+            revisions={r.hash: r for r in map(revision, self._of("ControllerRevision"))},
+            workloads={
+                d["metadata"]["labels"][REVISION_LABEL]: Workload(
+                    d["metadata"]["labels"][REVISION_LABEL], d["spec"]["replicas"]
+                )
+                for d in self._of("Deployment")
+            },
+            pods=tuple(
+                Pod(
+                    name=p.name,
+                    revision=p.revision,
+                    ready=self.ready(p),
+                    split=p.split,
+                    fault=self.behaviours.get(p.version, Behaviour()).fault,
+                )
+                for p in self.pods.values()
+            ),
+            selected=service["spec"]["selector"][REVISION_LABEL] if service else None,
+        )
+
+    def _of(self, kind: str) -> Iterable[Object]:
+        return [child for (k, _), child in self.children.items() if k.kind == kind]
+
+    def _next(self) -> str:
+        self._version += 1
+        return str(self._version)
+
+    def _write(self, what: str) -> None:
+        index = len(self.writes)
+        if self.kill_before == index:
+            raise Killed
+        if self.conflict_at == index:
+            self.conflict_at = None
+            raise Conflict(what)
+        self.writes.append(what)
+
+    def _written(self) -> None:
+        if self.kill_after == len(self.writes) - 1:
+            raise Killed
+
+    async def write_status(self, owner: Object, status: Object) -> Object:
+        assert self.owner is not None
+        if owner["metadata"]["resourceVersion"] != self.owner["metadata"]["resourceVersion"]:
+            raise Conflict("status")
+        self._write(f"status {status['phase']} {status['reason']}")
+        self.owner["status"] = json.loads(json.dumps(status))
+        self.owner["metadata"]["resourceVersion"] = self._next()
+        self._written()
+        return self.owner
+
+    async def apply(self, body: Object) -> Object:
+        kind, name = Kind(body["apiVersion"], body["kind"]), body["metadata"]["name"]
+        before = self.children.get((kind, name))
+        after = json.loads(json.dumps(body))
+        after["metadata"]["uid"] = before["metadata"]["uid"] if before else f"child-{self._next()}"
+        if kind == DEPLOYMENT:
+            after["spec"]["replicas"] = before["spec"]["replicas"] if before else 1
+        self._write(f"apply {kind.kind} {name}")
+        if kind.kind == "ControllerRevision" and before is not None:
+            assert after["data"] == before["data"], "a ControllerRevision's data never changes"
+        self.children[kind, name] = after
+        self._written()
+        return after
+
+    async def scale(self, kind: Kind, key: Key, replicas: int) -> None:
+        self._write(f"scale {key.name} {replicas}")
+        child = self.children[kind, key.name]
+        self.children[kind, key.name] = {**child, "spec": {**child["spec"], "replicas": replicas}}
+        self._written()
+
+    async def annotate_pod(self, key: Key, annotation: str, value: str) -> None:
+        self._write(f"annotate {key.name} {value}")
+        if key.name in self.pods:
+            self.pods[key.name].split = value
+        self._written()
+
+    async def delete(self, kind: Kind, key: Key, uid: str) -> None:
+        self._write(f"delete {kind.kind} {key.name}")
+        if kind == DEPLOYMENT:
+            service = self.children.get((Kind("v1", "Service"), KEY.name))
+            selected = service["spec"]["selector"][REVISION_LABEL] if service else None
+            assert not key.name.endswith(str(selected)), "what the Service selects is never deleted"
+        self.children.pop((kind, key.name), None)
+        self._written()
+
+    async def emit(self, owner: Object, event: Event) -> None:
+        self.events.append(event)
+
+    # The Metrics port
+
+    async def read(self, namespace: str, pods: Iterable[Pod]) -> Mapping[str, PodMetrics]:
+        return {pod.name: self._metrics(self.pods[pod.name]) for pod in pods if pod.name in self.pods}
+
+    def _metrics(self, pod: SimPod) -> PodMetrics:
+        splits = {
+            salt: SplitCounts(candidate_ok=c["c_ok"], candidate_bad=c["c_bad"], stable_ok=c["ok"], stable_bad=c["bad"])
+            for salt, c in pod.splits.items()
+        }
+        return PodMetrics(generation=pod.generation, weight=pod.weight, started=pod.born, splits=splits)
+
+    # The Registry port
+
+    async def search(self) -> Sequence[RegisteredModel]:
+        if not self.registry_up:
+            raise RegistryError("connection refused")
+        return [RegisteredModel("digits", dict(self.aliases))]
+
+    async def version(self, name: str, version: int) -> ModelVersion | None:
+        return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", 1000 + version)
+
+    # The Clock port
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.time, UTC)
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+def revision(body: Object) -> Revision:
+    annotations = body["metadata"].get("annotations", {})
+    data, model = body["data"], body["data"]["model"]
+    rejected = annotations.get(STATE_ANNOTATION) == "rejected"
+    return Revision(
+        hash=data["hash"],
+        model=ModelVersion(
+            model["registry"], model["name"], model["version"], model["runId"], model["source"], model["created"]
+        ),
+        template=data["template"],
+        ordinal=body["revision"],
+        rejected=annotations[REASON_ANNOTATION] if rejected else "",
+        rejected_message=annotations[MESSAGE_ANNOTATION] if rejected else "",
+    )
+
+
+class Operator:
+    """One life of the operator's process: what it holds in memory is lost with it."""
+
+    def __init__(self, world: SimulatedWorld) -> None:
+        self.world = world
+        self.registries = Registries(
+            {"default": RegistryConfig("http://mlflow")}, {"default": world}, world, lambda _: None
+        )
+        self.reconciler = Reconciler(world, world, self.registries, world, EngineConfig("server:1"))
+
+    async def poll(self) -> None:
+        await self.registries._poll("default", 0.0)
+
+    async def step(self) -> float | None:
+        """One pass, with a registry poll before it; a conflict is a pass that did nothing."""
+        await self.poll()
+        try:
+            return await self.reconciler.reconcile(KEY)
+        except Conflict:
+            return 0.0
+
+
+async def run(world: SimulatedWorld, operator: Operator, seconds: float, tick: float = 0.5) -> None:
+    """Passes and ticks in turn for so long."""
+    end = world.time + seconds
+    while world.time < end:
+        await operator.step()
+        world.tick(tick)
+
+
+SPEC: dict[str, Any] = {
+    "model": {"name": "digits", "alias": "prod"},
+    "scaling": {"replicas": 2},
+    "rollout": {
+        "steps": [{"weight": 10, "hold": "10s"}, {"weight": 50, "hold": "10s"}],
+        "bake": "5s",
+        "progressDeadline": "1m",
+        "scaleDownDelay": "10s",
+    },
+}

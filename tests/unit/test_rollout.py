@@ -1,0 +1,203 @@
+"""The rollout table, row by row, through the whole engine on a simulated cluster."""
+
+from typing import Any
+
+import pytest
+
+from modelramp.domain.world import Fault
+from tests.unit.simulation import SPEC, Behaviour, Operator, SimulatedWorld, run
+
+
+@pytest.fixture
+async def world() -> SimulatedWorld:
+    """Version 1 serves."""
+    world = SimulatedWorld(SPEC)
+    await run(world, Operator(world), 10)
+    assert world.status["phase"] == "Stable"
+    return world
+
+
+def story(world: SimulatedWorld) -> list[tuple[str, str, int]]:
+    return [(h["action"], h["reason"], h["version"]) for h in world.status["history"]]
+
+
+def condition(world: SimulatedWorld, kind: str) -> dict[str, Any] | None:
+    return next((c for c in world.status["conditions"] if c["type"] == kind), None)
+
+
+async def test_first_revision_goes_straight_to_stable(world: SimulatedWorld) -> None:
+    assert story(world) == [("CandidateStarted", "Spec", 1), ("Promoted", "FirstRevision", 1)]
+    ready = condition(world, "Ready")
+    assert ready is not None and ready["status"] == "True"
+    assert [c["type"] for c in world.status["conditions"]] == ["Ready"]
+
+
+async def test_a_healthy_version_is_ramped_and_promoted(world: SimulatedWorld) -> None:
+    before = set(world.pods)
+    world.aliases["prod"] = 2
+    weights = []
+    operator = Operator(world)
+    for _ in range(200):
+        await operator.step()
+        weights.append(world.status["traffic"]["weight"])
+        world.tick(0.5)
+    assert list(dict.fromkeys(weights)) == [0, 10, 50, 100]
+    assert story(world)[2:] == [("CandidateStarted", "Alias", 2), ("Promoted", "StepsDone", 2)]
+    assert world.status["stable"]["version"] == 2
+    assert not before & set(world.pods), "former stable pods are gone"
+    assert len(world.pods) == 2
+    assert {k.kind for k, _ in world.children} == {
+        "ControllerRevision",
+        "Deployment",
+        "Service",
+        "PodDisruptionBudget",
+    }
+
+
+async def test_a_version_that_fails_requests_is_taken_back(world: SimulatedWorld) -> None:
+    world.behaviours[2] = Behaviour(bad_rate=0.1)
+    world.aliases["prod"] = 2
+    await run(world, Operator(world), 60)
+    assert story(world)[2:] == [
+        ("CandidateStarted", "Alias", 2),
+        ("Aborting", "AnalysisFailed", 2),
+        ("Rejected", "AnalysisFailed", 2),
+    ]
+    assert world.status["stable"]["version"] == 1
+    assert all(pod.weight == 0 for pod in world.pods.values())
+    degraded = condition(world, "Degraded")
+    assert degraded is not None and "of" in degraded["message"]
+    assert condition(world, "Ready")["status"] == "True"  # type: ignore[index]
+    assert condition(world, "Stalled") is None
+
+
+async def test_a_version_that_never_gets_ready_gets_no_traffic(world: SimulatedWorld) -> None:
+    world.behaviours[2] = Behaviour(ready_after=float("inf"))
+    world.aliases["prod"] = 2
+    await run(world, Operator(world), 90)
+    assert story(world)[-1] == ("Rejected", "ProgressDeadlineExceeded", 2)
+    assert not any("annotate" in write for write in world.writes)
+
+
+async def test_a_model_that_does_not_load_is_rejected_at_once(world: SimulatedWorld) -> None:
+    world.behaviours[2] = Behaviour(fault=Fault("LoadFailed", "no such operator", models_own=True))
+    world.aliases["prod"] = 2
+    await run(world, Operator(world), 10)
+    assert story(world)[-1] == ("Rejected", "LoadFailed", 2)
+
+
+async def test_an_infrastructure_fault_holds_and_never_rejects(world: SimulatedWorld) -> None:
+    world.behaviours[2] = Behaviour(fault=Fault("ImagePullBackOff", "no such image", models_own=False))
+    world.aliases["prod"] = 2
+    operator = Operator(world)
+    await run(world, operator, 30)
+    assert world.status["reason"] == "ImagePullBackOff"
+    await run(world, operator, 60)
+    assert not world.status["rejected"]
+    assert world.status["backOff"]["failures"] == 1
+    world.behaviours[2] = Behaviour()
+    await run(world, operator, 120)
+    assert world.status["stable"]["version"] == 2
+
+
+async def test_an_alias_that_moves_on_supersedes_without_rejecting(world: SimulatedWorld) -> None:
+    operator = Operator(world)
+    world.aliases["prod"] = 2
+    await run(world, operator, 10)
+    world.aliases["prod"] = 3
+    await run(world, operator, 80)
+    assert world.status["stable"]["version"] == 3
+    assert ("Aborting", "Superseded", 2) in story(world)
+    assert not world.status["rejected"]
+
+
+async def test_an_alias_that_moves_back_aborts_without_rejecting(world: SimulatedWorld) -> None:
+    operator = Operator(world)
+    world.aliases["prod"] = 2
+    await run(world, operator, 10)
+    world.aliases["prod"] = 1
+    await run(world, operator, 20)
+    assert story(world)[-1] == ("Aborting", "MovedBack", 2)
+    assert world.status["phase"] == "Stable" and not world.status["rejected"]
+
+
+async def test_registry_down_mid_rollout_goes_on_with_the_pinned_version(world: SimulatedWorld) -> None:
+    operator = Operator(world)
+    world.aliases["prod"] = 2
+    await run(world, operator, 5)
+    world.registry_up = False
+    await run(world, operator, 10)
+    assert condition(world, "RegistryUnavailable") is not None
+    await run(world, operator, 60)
+    assert world.status["stable"]["version"] == 2
+    world.registry_up = True
+    await run(world, operator, 5)
+    assert [c["type"] for c in world.status["conditions"]] == ["Ready"]
+
+
+async def test_a_rejected_version_stays_rejected_and_retry_clears_it(world: SimulatedWorld) -> None:
+    operator = Operator(world)
+    world.behaviours[2] = Behaviour(fault=Fault("LoadFailed", "no", models_own=True))
+    world.aliases["prod"] = 2
+    await run(world, operator, 10)
+    world.aliases["prod"] = 3
+    await run(world, operator, 70)
+    world.aliases["prod"] = 2
+    await run(world, operator, 10)
+    assert world.status["stable"]["version"] == 3 and world.status["reason"] == "Rejected"
+    world.behaviours[2] = Behaviour()
+    world.command("retry", f"{world.status['rejected'][0]['revision']}#1")
+    await run(world, operator, 70)
+    assert world.status["stable"]["version"] == 2
+
+
+async def test_lost_status_adopts_what_serves_and_remembers_what_was_rejected(world: SimulatedWorld) -> None:
+    operator = Operator(world)
+    world.behaviours[2] = Behaviour(bad_rate=0.2)
+    world.aliases["prod"] = 2
+    await run(world, operator, 60)
+    pods = set(world.pods)
+    world.lose_status()
+    await run(world, Operator(world), 30)
+    assert world.status["stable"]["version"] == 1
+    assert world.status["rejected"][0]["version"] == 2
+    assert set(world.pods) == pods
+    assert all(child["metadata"]["ownerReferences"][0]["uid"] == "uid-2" or True for child in world.children.values())
+    assert {c["metadata"]["ownerReferences"][0]["uid"] for c in world.children.values()} == {
+        world.owner["metadata"]["uid"]  # type: ignore[index]
+    }
+
+
+async def test_a_quiet_world_costs_no_write(world: SimulatedWorld) -> None:
+    operator = Operator(world)
+    await run(world, operator, 5)
+    before = len(world.writes)
+    await run(world, operator, 300)
+    assert len(world.writes) == before
+
+
+async def test_operator_away_in_mid_ramp_then_goes_on(world: SimulatedWorld) -> None:
+    world.aliases["prod"] = 2
+    operator = Operator(world)
+    while world.status["traffic"]["weight"] != 50:
+        await operator.step()
+        world.tick(0.5)
+    world.tick(130)
+    assert all(pod.weight == 0 for pod in world.pods.values())
+    await run(world, Operator(world), 60)
+    assert world.status["stable"]["version"] == 2
+
+
+@pytest.mark.parametrize("offset", [-600.0, 600.0])
+async def test_a_clock_that_is_off_does_not_stop_a_rollout(world: SimulatedWorld, offset: float) -> None:
+    world.aliases["prod"] = 2
+    operator = Operator(world)
+    while world.status["traffic"]["weight"] != 10:
+        await operator.step()
+        world.tick(0.5)
+    skewed = Operator(world)
+    wall = world.now
+
+    world.now = lambda: wall() + __import__("datetime").timedelta(seconds=offset)  # type: ignore[method-assign]
+    await run(world, skewed, 90)
+    assert world.status["stable"]["version"] == 2

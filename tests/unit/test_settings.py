@@ -1,0 +1,77 @@
+"""The operator's configuration: what may be left out, and that a wrong value is told in one sentence."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modelramp.edge.settings import Settings, SettingsError, read_environment, read_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def read(tmp_path: Path, text: str) -> Settings:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return read_settings(path)
+
+
+def test_all_but_the_server_image_has_a_default(tmp_path: Path) -> None:
+    settings = read(tmp_path, "serverImage: localhost/server:dev")
+    assert settings.traffic_ttl == timedelta(minutes=2)
+    assert settings.registries == {} and settings.watch_namespaces == ()
+
+
+def test_a_registry_is_read_as_the_engine_wants_it(tmp_path: Path) -> None:
+    text = """
+        serverImage: i
+        trafficTTL: 45s
+        registries:
+          eu: {uri: "http://mlflow.eu:5000", podUri: "http://mlflow", namespaces: [team-*], models: [digits]}
+    """
+    settings = read(tmp_path, text)
+    config = settings.registries["eu"].config()
+    assert (config.uri, config.pod_uri) == ("http://mlflow.eu:5000", "http://mlflow")
+    assert config.allows("team-a", "digits") and not config.allows("team-a", "other")
+    assert settings.traffic_ttl == timedelta(seconds=45)
+
+
+def test_what_the_chart_writes_by_default_can_be_read(tmp_path: Path) -> None:
+    documents = yaml.safe_load_all((ROOT / "config" / "install.yaml").read_text())
+    (config,) = [d for d in documents if d["kind"] == "ConfigMap"]
+    assert set(read(tmp_path, config["data"]["config.yaml"]).registries) == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "the file: Input should be"),
+        ("[1]", "the file: Input should be"),
+        ("{}", "serverImage: Field required"),
+        ("{serverImage: i, polInterval: 5s}", "polInterval: Extra inputs are not permitted (got '5s')"),
+        ("{serverImage: i, pollInterval: 5 seconds}", "'5 seconds' is not a duration; write it like 30s, 10m or 1h30m"),
+        ("{serverImage: i, pollInterval: 0s}", "pollInterval: Input should be greater than"),
+        ("{serverImage: i, trafficTTL: 5s}", "trafficTTL: Input should be greater than"),
+        ("{serverImage: i, workers: many}", "workers: Input should be a valid integer"),
+        ("{serverImage: i, registries: {a: {uri: mlflow}}}", "registries.a.uri: String should match"),
+        ("{serverImage: i, scrape: Sometimes}", "scrape: Input should be 'Direct' or 'PodProxy' (got 'Sometimes')"),
+        ("{serverImage: [", "is not YAML"),
+    ],
+)
+def test_a_wrong_value_is_told_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(SettingsError) as told:
+        read(tmp_path, text)
+    assert sentence in str(told.value)
+    assert str(tmp_path / "config.yaml") in str(told.value)
+
+
+def test_a_missing_file_is_told_with_the_variable_that_names_another(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="No such file or directory; MODELRAMP_CONFIG names another"):
+        read_settings(tmp_path / "none.yaml")
+
+
+def test_a_wrong_variable_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELRAMP_HEALTH_PORT", "high")
+    with pytest.raises(SettingsError, match="MODELRAMP_HEALTH_PORT: Input should be a valid integer"):
+        read_environment()
