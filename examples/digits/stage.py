@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,17 +42,7 @@ def _run(command: list[str], quiet: bool = True) -> str:
 
 
 def reach(service: str) -> str:
-    """The address at which a Service is published on loopback. Raises StageFailed.
-
-    A Service that was made anew is published anew on its old port, which may be busy for a moment.
-    """
-    for _ in range(5):
-        try:
-            return f"http://127.0.0.1:{cluster('publish', service)}"
-        except StageFailed as failure:
-            if "Address already in use" not in str(failure):
-                raise
-            time.sleep(1.0)
+    """The address at which a Service is published on loopback. Raises StageFailed."""
     return f"http://127.0.0.1:{cluster('publish', service)}"
 
 

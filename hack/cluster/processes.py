@@ -20,6 +20,7 @@ from errors import ClusterError
 from state import Cluster, write
 
 POLL = 0.05
+THREADS, STARTED = 16, 18  # of the fields after the state in proc_pid_stat(5)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _identity(pid: int) -> dict[str, object] | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     state, *fields = stat.rpartition(")")[2].split()
-    if state in "ZX":
+    if state in "ZX" and int(fields[THREADS]) <= 1:  # a dead main thread's siblings still hold what it had open
         return None
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return {"pid": pid, "started": fields[18], "boot": boot}
+    return {"pid": pid, "started": fields[STARTED], "boot": boot}

@@ -93,6 +93,7 @@ class RegisteredModel:
 
     name: str
     aliases: Mapping[str, int]
+    created: int = 0  # milliseconds since the epoch
 
 
 class Registry(Protocol):

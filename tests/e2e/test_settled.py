@@ -1,7 +1,9 @@
-"""An object at rest stays at rest: nothing in its namespace changes, and the operator writes nothing."""
+"""An object at rest stays at rest: nothing in its namespace changes, and the operator writes nothing there, although
+other tests restart it meanwhile."""
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -26,10 +28,10 @@ def test_nothing_is_written_about_an_object_at_rest(settled: tuple[Scene, float]
 
 
 def writes(namespace: str, since: float) -> list[str]:
-    """What the operator wrote there, from the API server's audit log; where there is none, nothing is known."""
-    log = stages.ROOT / ".cluster" / "audit.log"
+    """What the operator wrote there, from the API server's audit log."""
+    log = Path(stages.cluster("kubeconfig")).parent / "audit.log"
     if not log.exists():
-        return []
+        pytest.skip("this cluster keeps no audit log here: only resourceVersions were compared")
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since))
     entries = (json.loads(line) for line in log.read_text().splitlines())
     return [

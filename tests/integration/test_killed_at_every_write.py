@@ -1,4 +1,4 @@
-"""The operator SIGKILLed before and after each of its API writes in a rollout, against the real API server.
+"""The operator SIGKILLed before and after each of its API writes in a rollout, and at rest; a real API server.
 
 The same for candidates that are taken back, and for conflicts, is told in simulation (tests/simulation).
 """
@@ -139,15 +139,19 @@ async def answering(life: Life) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def live(life: Life, doom: Doom | None) -> Outcome:
-    """Version 1 serves, the alias moves to 2, and everything comes to rest."""
+async def create(life: Life, spec: dict[str, Any]) -> None:
     body = {
         "apiVersion": OWNER.api_version,
         "kind": OWNER.kind,
         "metadata": {"name": life.name, "namespace": life.namespace},
-        "spec": SPEC,
+        "spec": spec,
     }
     await life.api.write("POST", path_of(OWNER, life.namespace), body)
+
+
+async def live(life: Life, doom: Doom | None) -> Outcome:
+    """Version 1 serves, the alias moves to 2, and everything comes to rest."""
+    await create(life, SPEC)
     async with answering(life) as url:
         life.begin(url, doom)
         try:
@@ -180,6 +184,30 @@ async def outcome(life: Life, url: str) -> Outcome:
         stable=status["stable"]["version"],
         rejected=tuple(r["version"] for r in status.get("rejected", [])),
     )
+
+
+@pytest.mark.timeout(120)
+async def test_an_operator_that_finds_all_at_rest_writes_nothing(
+    admin: KubeApi, operator_kubeconfig: Path, tmp_path: Path, namespace: str
+) -> None:
+    life = Life(admin, operator_kubeconfig, tmp_path, namespace)
+    resources = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
+    await create(life, {**SPEC, "server": {"resources": resources}, "scaling": {"minReplicas": 2, "maxReplicas": 4}})
+    async with StandInNode(admin, namespace).running(), answering(life) as url:
+        life.begin(url, None)
+        try:
+            await life.until(settled(1), url)
+            before = await outcome(life, url)
+            writes = life.writes
+            life.process.kill()
+            life.process.join()
+            life.keep_alive(url)
+            assert await outcome(life, url) == before
+            assert life.deaths == 1
+            assert life.writes == writes
+            assert [count for kind, count in before.children] == [1, 1, 2, 1, 1]
+        finally:
+            life.end()
 
 
 @pytest.mark.timeout(600)

@@ -8,8 +8,12 @@ import pytest
 from aiohttp import web
 
 from modelramp.adapters import mlflow_registry
+from modelramp.adapters.clock import SystemClock
 from modelramp.adapters.mlflow_registry import MlflowRegistry
-from modelramp.ports import RegistryError
+from modelramp.api.spec import ModelRef
+from modelramp.domain.world import Resolved
+from modelramp.engine.registries import Registries, RegistryConfig
+from modelramp.ports import Key, RegistryError
 from tests.integration.mlflow_server import MlflowServer, running
 
 MODELS = 1000
@@ -40,6 +44,22 @@ async def test_a_search_of_a_thousand_models_is_at_most_two_requests(
     aliases = {model.name: model.aliases for model in found}
     assert aliases["model-0000"] == {"prod": 1}
     assert aliases["model-0999"] == {}
+
+
+async def test_one_poll_for_two_hundred_objects_is_at_most_two_requests(
+    registry: MlflowRegistry, server: MlflowServer
+) -> None:
+    configs = {"default": RegistryConfig(server.uri)}
+    registries = Registries(configs, {"default": registry}, SystemClock(), lambda _: None)
+    refs = {Key("shop", f"object-{n}"): ModelRef(name=f"model-{n:04d}", alias="prod") for n in range(200)}
+    for key, ref in refs.items():
+        assert registries.resolve(key, ref) is None
+    await registries._poll("default", 0.0)
+    resolved = [registries.resolve(key, ref) for key, ref in refs.items()]
+    assert [answer.model.name for answer in resolved if isinstance(answer, Resolved)] == [r.name for r in refs.values()]
+    before = server.served()
+    await registries._poll("default", 0.0)
+    assert 1 <= server.served() - before <= 2
 
 
 async def test_a_version_is_told_with_what_identifies_it(registry: MlflowRegistry) -> None:

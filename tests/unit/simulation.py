@@ -76,6 +76,7 @@ class SimulatedWorld:
         self.pods: dict[str, SimPod] = {}
         self.behaviours: dict[int, Behaviour] = {}
         self.aliases: dict[str, int] = {"prod": 1}
+        self.models_born = 1000
         self.registry_up = True
         self.writes: list[str] = []
         self.kill_before: int | None = None
@@ -307,10 +308,11 @@ class SimulatedWorld:
     async def search(self) -> Sequence[RegisteredModel]:
         if not self.registry_up:
             raise RegistryError("connection refused")
-        return [RegisteredModel("digits", dict(self.aliases))]
+        return [RegisteredModel("digits", dict(self.aliases), self.models_born)]
 
     async def version(self, name: str, version: int) -> ModelVersion | None:
-        return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", 1000 + version)
+        created = self.models_born + version
+        return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", created)
 
     # The Clock port
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from modelramp.domain.world import Fault
-from tests.unit.simulation import SPEC, Behaviour, Operator, SimulatedWorld, run
+from modelramp.ports import Kind
+from tests.unit.simulation import KEY, SPEC, Behaviour, Operator, SimulatedWorld, run
 
 
 @pytest.fixture
@@ -201,3 +202,14 @@ async def test_a_clock_that_is_off_does_not_stop_a_rollout(world: SimulatedWorld
     world.now = lambda: wall() + __import__("datetime").timedelta(seconds=offset)  # type: ignore[method-assign]
     await run(world, skewed, 90)
     assert world.status["stable"]["version"] == 2
+
+
+async def test_a_restart_writes_nothing_and_what_somebody_changed_is_put_back(world: SimulatedWorld) -> None:
+    before = len(world.writes)
+    await run(world, Operator(world), 5)
+    assert world.writes[before:] == []
+    service = world.children[Kind("v1", "Service"), KEY.name]
+    service["spec"]["ports"][0]["port"] = 81
+    await run(world, Operator(world), 5)
+    assert world.writes[before:] == [f"apply Service {KEY.name}"]
+    assert world.children[Kind("v1", "Service"), KEY.name]["spec"]["ports"][0]["port"] == 80

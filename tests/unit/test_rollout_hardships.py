@@ -187,3 +187,12 @@ async def test_a_retry_has_fresh_evidence_however_much_has_been_forgotten() -> N
     revision = next(r["revision"] for r in world.status["rejected"] if r["version"] == 2)
     world.command("retry", f"{revision}#1")
     await until(world, operator, lambda status: status["stable"]["version"] == 2)
+
+
+async def test_a_model_deleted_and_registered_anew_under_the_same_number_is_another_version() -> None:
+    world, operator = await serving(SPEC)
+    await until(world, operator, lambda status: status["stable"]["version"] == 2 and not status["draining"])
+    world.models_born += 1
+    await until(world, operator, lambda status: bool(status.get("candidate")))
+    assert world.status["candidate"]["version"] == 2
+    assert world.status["candidate"]["revision"] != world.status["stable"]["revision"]

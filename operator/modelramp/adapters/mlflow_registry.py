@@ -123,7 +123,8 @@ def without_credentials(uri: str) -> str:
 
 
 def _registered(model: Any) -> RegisteredModel:
-    return RegisteredModel(model.name, {alias: int(version) for alias, version in (model.aliases or {}).items()})
+    aliases = {alias: int(version) for alias, version in (model.aliases or {}).items()}
+    return RegisteredModel(model.name, aliases, int(model.creation_timestamp or 0))
 
 
 def _says_missing(error: Exception) -> bool:

@@ -10,6 +10,7 @@ Body = dict[str, Any]
 NAME_LABEL = f"{GROUP}/name"
 REVISION_LABEL = f"{GROUP}/revision"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "modelramp"}
+APPLIED_ANNOTATION = f"{GROUP}/applied"
 SPLIT_ANNOTATION = f"{GROUP}/traffic"
 STATE_ANNOTATION = f"{GROUP}/state"
 REASON_ANNOTATION = f"{GROUP}/reason"

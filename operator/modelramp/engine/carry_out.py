@@ -1,15 +1,15 @@
 """Makes the world hold what project() says: apply what differs, size, split, delete what is left over.
 
-A settled object costs no write: a body is applied again only if it, or the child it made, has changed since. The child
-is compared by a fingerprint without what others rightly write (status, sizes, bookkeeping). After a restart each child
-is applied once, which changes nothing.
+A settled object costs no write, nor does a restart. A child carries a digest of the body that made it; while that body
+is wanted, and every field of it stands, there is nothing to do. Where the API server stores a field in words of its
+own (quantities), memory helps: what the last application made, without what others rightly write.
 """
 
 import hashlib
 import json
 from typing import Any
 
-from modelramp.desired.meta import REVISION_LABEL, SPLIT_ANNOTATION, Owner
+from modelramp.desired.meta import APPLIED_ANNOTATION, REVISION_LABEL, SPLIT_ANNOTATION, Owner
 from modelramp.desired.project import Desired
 from modelramp.ports import Cluster, Key, Kind, Object, Observation
 
@@ -41,11 +41,11 @@ class Carrier:
         made = {}
         for body in desired.objects:
             kind, name = Kind(body["apiVersion"], body["kind"]), name_of(body)
-            memory, wanted = (owner.uid, kind, name), digest(body)
+            memory, wanted = (owner.uid, kind, name), stamped(body)
             child = present.get((kind, name))
-            if child is None or self._applied.get(memory) != (wanted, fingerprint(child)):
-                child = await self._cluster.apply(body)
-                self._applied[memory] = (wanted, fingerprint(child))
+            if child is None or not (stands(wanted, child) or self._applied.get(memory) == trace(wanted, child)):
+                child = await self._cluster.apply(wanted)
+                self._applied[memory] = trace(wanted, child)
             made[kind, name] = child
         return made
 
@@ -70,6 +70,28 @@ class Carrier:
 
 def name_of(body: Object) -> str:
     return str(body["metadata"]["name"])
+
+
+def stamped(body: Object) -> Object:
+    """The body with its own digest: a child that carries it was made of this very body, and owns no other fields."""
+    metadata = body["metadata"]
+    annotations = {**metadata.get("annotations", {}), APPLIED_ANNOTATION: digest(body)}
+    return {**body, "metadata": {**metadata, "annotations": annotations}}
+
+
+def stands(wanted: Any, found: Any) -> bool:
+    """Whether everything that is wanted is there; mappings may hold more, lists may not."""
+    match wanted, found:
+        case dict(), dict():
+            return all(key in found and stands(value, found[key]) for key, value in wanted.items())
+        case list(), list():
+            return len(wanted) == len(found) and all(map(stands, wanted, found))
+        case _:
+            return bool(wanted == found)
+
+
+def trace(wanted: Object, child: Object) -> tuple[str, str]:
+    return digest(wanted), fingerprint(child)
 
 
 def digest(value: Any) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from modelramp.api.spec import ModelRef
 from modelramp.domain.world import ModelVersion, Resolution, Resolved, Unreachable, Unresolved
-from modelramp.ports import Clock, Key, Registry, RegistryError
+from modelramp.ports import Clock, Key, RegisteredModel, Registry, RegistryError
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class RegistryConfig:
 class _View:
     """What one registry said last."""
 
-    aliases: Mapping[str, Mapping[str, int]] | None = None
+    models: Mapping[str, RegisteredModel] | None = None
     asked: float = float("-inf")
     error: str | None = None
 
@@ -114,22 +114,27 @@ class Registries:
             view.error = str(error)
             return
         view.error = None
-        view.aliases = {model.name: model.aliases for model in models}
+        view.models, before = {model.name: model for model in models}, view.models or {}
+        created = {model: view.models[model].created for model in before.keys() & view.models.keys()}
+        born_anew = {model for model in before if created.get(model) != before[model].created}  # or gone
+        self._versions = {
+            key: known for key, known in self._versions.items() if key[0] != name or key[1] not in born_anew
+        }
 
     async def _answer(self, name: str, view: _View, key: Key, ref: ModelRef) -> Resolution:
         refused = refusal(self._configs, key, ref)
         if refused is not None:
             return refused
-        if view.error is not None or view.aliases is None:
+        if view.error is not None or view.models is None:
             return Unreachable(f"registry {name}: {view.error}")
-        aliases = view.aliases.get(ref.name)
-        if aliases is None:
+        model = view.models.get(ref.name)
+        if model is None:
             return Unresolved(
                 "ModelNotFound", f"registry {name} has no model {ref.name!r}; register it, or mend the name"
             )
-        number = ref.version if ref.version is not None else aliases.get(ref.alias or "")
+        number = ref.version if ref.version is not None else model.aliases.get(ref.alias or "")
         if number is None:
-            there = ", ".join(sorted(aliases)) or "none"
+            there = ", ".join(sorted(model.aliases)) or "none"
             message = f"model {ref.name!r} has no alias {ref.alias!r} (it has: {there}); set it in registry {name}"
             return Unresolved("AliasNotFound", message)
         return await self._version(name, ref.name, number)
