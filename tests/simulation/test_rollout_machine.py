@@ -112,12 +112,17 @@ class Rollouts(RuleBasedStateMachine):
     def registry(self, up: bool) -> None:
         self.world.registry_up = up
 
-    @rule(verb=st.sampled_from(["abort", "pause", "resume", "promote", "retry"]), nonce=st.integers(0, 9))
+    @rule(verb=st.sampled_from(["abort", "pause", "resume", "promote", "retry", "rollback"]), nonce=st.integers(0, 9))
     def command(self, verb: str, nonce: int) -> None:
         status = self.world.status
-        target = status.get("candidate") or next(iter(status.get("rejected", [])), None)
+        known = status.get("former", []) if verb == "rollback" else status.get("rejected", [])
+        target = status.get("candidate") or next(iter(known), None)
         if target:
             self.world.command(verb, f"{target['revision']}#{nonce}")
+
+    @rule(suspend=st.booleans())
+    def suspend(self, suspend: bool) -> None:
+        self.world.edit(suspend=suspend)
 
     @rule(weights=st.lists(st.integers(1, 100), min_size=1, max_size=3, unique=True))
     def edit_steps(self, weights: list[int]) -> None:

@@ -188,7 +188,9 @@ class SimulatedWorld:
             bad = round(to_candidate * rate)
             counts["c_bad"] += bad
             counts["c_ok"] += to_candidate - bad
-            counts["ok"] += requests - to_candidate
+            own_bad = round((requests - to_candidate) * self.behaviours.get(pod.version, Behaviour()).bad_rate)
+            counts["bad"] += own_bad
+            counts["ok"] += requests - to_candidate - own_bad
 
     # The Cluster port
 

@@ -214,7 +214,12 @@ class Rollout(ApiModel):
         timedelta(minutes=10), description="How long a candidate may take to become ready."
     )
     scale_down_delay: Duration = Field(
-        timedelta(seconds=30), description="How long the former stable pods stay after a promotion."
+        timedelta(seconds=30),
+        description="How long the former stable pods stay after a promotion, and what serves now is taken back at once "
+        "if it goes bad.",
+    )
+    rollback_window: Duration = Field(
+        timedelta(hours=1), description="How long a former stable may come back without steps and analysis."
     )
 
 

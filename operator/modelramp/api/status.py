@@ -1,14 +1,16 @@
 """``status`` of a ModelDeployment: the program counter of its rollout, and what people read."""
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
 
-from modelramp.api.base import ApiModel, Time
+from modelramp.api.base import ApiModel, Duration, Time
 
 MAX_HISTORY = 20
 MAX_REJECTED = 10
+MAX_FORMER = 5
 
 
 class Phase(StrEnum):
@@ -22,10 +24,11 @@ class Phase(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a candidate exists: Git changed the spec, or somebody moved the alias."""
+    """Why a candidate exists: Git changed the spec, somebody moved the alias, or commanded a rollback."""
 
     SPEC = "Spec"
     ALIAS = "Alias"
+    COMMAND = "Command"
 
 
 class Verdict(StrEnum):
@@ -56,6 +59,25 @@ class StableStatus(ApiModel):
     revision: str
     version: int
     since: Time
+    down_since: Time | None = Field(None, description="Since when none of its pods has been ready.")
+
+
+class FormerStatus(ApiModel):
+    """A revision that was stable: inside the rollback window it may be again without steps."""
+
+    revision: str
+    version: int
+    demoted_at: Time
+
+
+class GuardStatus(ApiModel):
+    """Just after a promotion: the former stable's pods are still warm, and what is stable now is watched."""
+
+    former: str
+    former_version: int
+    until: Time
+    looked_at: Time | None = None
+    state: Annotated[str, WithJsonSchema({"type": "string"})] = Field("", description="The test's own memory.")
 
 
 class AbortStatus(ApiModel):
@@ -71,6 +93,7 @@ class PauseStatus(ApiModel):
 
     reason: str
     message: str
+    since: Time | None = None
 
 
 class CandidateStatus(ApiModel):
@@ -82,6 +105,10 @@ class CandidateStatus(ApiModel):
     waiting_since: Time | None = Field(None, description="From when the progress deadline counts.")
     floor: int = Field(0, description="Stable pods at least, under an autoscaler: they carry the whole load.")
     salt: str = Field("", description="Names the attempt in the pods' counters.")
+    direct: bool = Field(False, description="A former stable: no steps and no analysis, but it must be ready.")
+    whole: bool = Field(False, description="Stable is down: sized for the whole load.")
+    idle: Duration = Field(timedelta(0), description="Time in pauses and suspension; it counts for no deadline.")
+    unnamed_since: Time | None = Field(None, description="Since when nothing in the registry asks for it any more.")
     pause: PauseStatus | None = None
     abort: AbortStatus | None = None
 
@@ -164,6 +191,9 @@ class Status(ApiModel):
     observed_generation: int = -1
     registry: RegistryStatus = RegistryStatus()
     stable: StableStatus | None = None
+    former: list[FormerStatus] = Field(default_factory=list)
+    guard: GuardStatus | None = None
+    suspended_since: Time | None = None
     candidate: CandidateStatus | None = None
     phase: Phase = Phase.PENDING
     reason: str = Field("", description="Why it stands where it stands, in one word.")

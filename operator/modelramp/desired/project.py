@@ -52,8 +52,9 @@ def running_revisions(status: Status) -> list[str]:
 
 
 def remembered(status: Status, revisions: Mapping[str, Revision]) -> list[str]:
-    rejected = [r.revision for r in status.rejected]
-    return [r for r in dict.fromkeys([*running_revisions(status), *rejected]) if r in revisions]
+    """Those that serve or may again as they were, and those that must not."""
+    kept = [*running_revisions(status), *(r.revision for r in status.rejected), *(f.revision for f in status.former)]
+    return [r for r in dict.fromkeys(kept) if r in revisions]
 
 
 def marked(revision: Revision, status: Status) -> Revision:
@@ -80,8 +81,8 @@ def sizes(spec: Spec, status: Status) -> dict[str, int]:
 
 
 def splits(owner: Owner, status: Status, world: World, ttl: timedelta) -> dict[str, str]:
-    """Stable's pods carry the split while a rollout has traffic; demoted ones hand over; a former stable that is
-    candidate again stops handing over."""
+    """Stable's pods carry the split while a rollout has traffic; demoted ones hand over; a former stable that comes
+    back stops handing over."""
     wanted: dict[str, str] = {}
     traffic, candidate, stable = status.traffic, status.candidate, status.stable
     if stable and candidate and status.step:
@@ -91,9 +92,10 @@ def splits(owner: Owner, status: Status, world: World, ttl: timedelta) -> dict[s
         for drain in status.draining:
             value = split(drain.generation, stable.revision, 100, salt(owner.uid, stable.revision, 0), None)
             wanted |= {pod.name: value for pod in world.pods_of(drain.revision)}
-    if stable and candidate:
+    if stable:
         back = split(traffic.generation, stable.revision, 0, "", ttl)
-        wanted |= {pod.name: back for pod in world.pods_of(candidate.revision) if hands_over(pod)}
+        serving = [*world.pods_of(stable.revision), *(world.pods_of(candidate.revision) if candidate else ())]
+        wanted |= {pod.name: back for pod in serving if hands_over(pod) and pod.name not in wanted}
     return {name: value for name, value in wanted.items() if _differs(world, name, value)}
 
 

@@ -4,9 +4,9 @@ Each answers True (or False, for in_force) once it has said why, or has moved th
 """
 
 from modelramp.api.spec import Step
-from modelramp.api.status import Phase
+from modelramp.api.status import Cause, Phase
 from modelramp.domain import analysis
-from modelramp.domain.moves import abort, fail, release, undecided, unresolved
+from modelramp.domain.moves import abort, fail, overdue, release, undecided, unresolved
 from modelramp.domain.traffic import FULL, POLL, acknowledged, set_weight, size_for
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Unresolved
@@ -17,6 +17,8 @@ def moved_on(turn: Turn) -> bool:
     target, candidate = turn.snap.target, turn.candidate
     if target is None or target.revision == candidate.revision:
         return False
+    if candidate.cause is Cause.COMMAND and target.revision == turn.stable_revision:
+        return False  # what is to be left
     if target.revision == turn.stable_revision:
         abort(turn, "MovedBack", f"version {target.version}, which serves, is asked for again", reject=False)
     else:
@@ -25,11 +27,38 @@ def moved_on(turn: Turn) -> bool:
 
 
 def unnamed(turn: Turn) -> bool:
-    """The registry answers that nothing is asked for any more (alias deleted, say): hold what there is."""
-    if not isinstance(turn.snap.resolution, Unresolved):
+    """The registry answers that nothing is asked for any more (alias deleted, say): hold what there is for a while,
+    then take it back without rejecting it."""
+    candidate, resolution = turn.candidate, turn.snap.resolution
+    if candidate.cause is Cause.COMMAND or not isinstance(resolution, Unresolved):
+        if candidate.unnamed_since is not None:
+            turn.set(candidate=candidate.model_copy(update={"unnamed_since": None}))
         return False
+    since = candidate.unnamed_since or turn.now
+    turn.set(candidate=candidate.model_copy(update={"unnamed_since": since}))
     unresolved(turn)
+    if turn.over(since, turn.snap.policy.unnamed_grace):
+        abort(turn, resolution.reason, resolution.message, reject=False)
     return True
+
+
+def note_stable(turn: Turn) -> None:
+    """Since when none of stable's pods has been ready, if so."""
+    stable = turn.status.stable
+    if stable is None or bool(turn.world.ready(stable.revision)) == (stable.down_since is None):
+        return
+    down_since = turn.now if stable.down_since is None else None
+    turn.set(stable=stable.model_copy(update={"down_since": down_since}))
+
+
+def stable_is_down(turn: Turn) -> bool:
+    """For a while, that is: there is nobody to compare with, and the candidate grows to carry the whole load."""
+    stable = turn.status.stable
+    since = stable.down_since if stable else None
+    down = since is not None and turn.over(since, turn.snap.policy.stable_down_grace)
+    if down != turn.candidate.whole:
+        turn.set(candidate=turn.candidate.model_copy(update={"whole": down}))
+    return down
 
 
 def broken(turn: Turn) -> bool:
@@ -65,9 +94,20 @@ def waiting_for_pods(turn: Turn, size: int) -> None:
     if fault.reason != turn.status.reason:
         turn.tell(fault.reason, fault.message, warning=True)
     turn.say(fault.reason, fault.message)
-    late = turn.over(turn.candidate.started_at, turn.snap.spec.rollout.progress_deadline)
+    late = turn.over(turn.candidate.started_at + turn.candidate.idle, turn.snap.spec.rollout.progress_deadline)
     if late and turn.status.phase is Phase.GATING:
         release(turn, fault.reason, fault.message)
+
+
+def short_of_pods(turn: Turn, reason: str, message: str) -> None:
+    """A candidate that has proved to load lacks pods under way: hardly its own fault. Held until the deadline."""
+    fault = turn.world.fault(turn.candidate.revision)
+    reason, message = (fault.reason, fault.message) if fault else (reason, message)
+    since = turn.candidate.waiting_since or turn.now
+    turn.set(candidate=turn.candidate.model_copy(update={"waiting_since": since}))
+    turn.say(reason, message)
+    if turn.over(since, turn.snap.spec.rollout.progress_deadline):
+        release(turn, reason, message)
 
 
 def _starting(turn: Turn, size: int) -> None:
@@ -91,16 +131,15 @@ def in_force(turn: Turn, weight: int) -> bool:
     ready = turn.world.ready(candidate.revision)
     if turn.status.traffic.weight != weight:
         if ready < size:
-            fault = turn.world.fault(candidate.revision)
-            turn.say(fault.reason if fault else "Sizing", f"{ready} of {size} pods for {weight} % are ready")
+            short_of_pods(turn, "Sizing", f"{ready} of {size} pods for {weight} % are ready")
             return False
         set_weight(turn, weight)
         turn.tell("WeightSet", f"{weight} % of the requests go to version {candidate.version}")
     elif ready < (size if weight == FULL else 1):
-        fault = turn.world.fault(candidate.revision)
-        turn.say(fault.reason if fault else "PodsLost", f"{ready} of {size} pods of the candidate are ready")
         turn.set(step=step and step.model_copy(update={"in_force_since": None}))
+        short_of_pods(turn, "PodsLost", f"{ready} of {size} pods of the candidate are ready")
         return False
+    turn.set(candidate=turn.candidate.model_copy(update={"waiting_since": None}))
     if step and step.in_force_since is None:
         if not acknowledged(turn):
             turn.say("Splitting", f"waiting for every stable pod to act on {weight} %")
@@ -115,7 +154,7 @@ def blind(turn: Turn) -> bool:
     if not analysis.blind(turn):
         return False
     message = turn.status.evidence[0].message
-    if turn.over(turn.candidate.started_at, turn.snap.spec.rollout.analysis.max_duration):
+    if overdue(turn):
         undecided(turn, message)
     else:
         turn.say("NoEvidence", message)

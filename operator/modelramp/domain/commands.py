@@ -5,11 +5,11 @@ promote.
 """
 
 from modelramp.api.status import Phase
-from modelramp.domain import moves
+from modelramp.domain import moves, rollback
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Command
 
-VERBS = ("abort", "pause", "resume", "promote", "retry")
+VERBS = ("abort", "pause", "resume", "promote", "retry", "rollback")
 IN_ROLLOUT = (Phase.RAMPING, Phase.PAUSED, Phase.GATING, Phase.PROMOTING)
 
 
@@ -33,6 +33,8 @@ def obey(turn: Turn) -> bool:
 def _act(turn: Turn, command: Command) -> bool:
     if command.verb == "retry":
         return _retry(turn, command.revision)
+    if command.verb == "rollback":
+        return rollback.command(turn, command.revision)
     candidate = turn.status.candidate
     if candidate is None or candidate.revision != command.revision or turn.status.phase not in IN_ROLLOUT:
         return False

@@ -91,7 +91,7 @@ def _starved(turn: Turn) -> bool:
     candidate = turn.status.candidate
     if turn.status.phase is not Phase.PENDING or candidate is None:
         return False
-    return turn.over(candidate.started_at, turn.snap.spec.rollout.progress_deadline)
+    return turn.over(candidate.started_at + candidate.idle, turn.snap.spec.rollout.progress_deadline)
 
 
 def _condition(turn: Turn, kind: str, reason: str, message: str, status: str = "True") -> Condition:

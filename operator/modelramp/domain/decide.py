@@ -6,7 +6,7 @@ phase wanted. So a kill between any two writes leads back to the same road.
 """
 
 from modelramp.api.status import Phase
-from modelramp.domain import commands, conditions, moves, phases, recall, traffic
+from modelramp.domain import checks, commands, conditions, moves, phases, recall, rollback, traffic
 from modelramp.domain.snapshot import Decision, Snapshot
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Resolved, Unreachable, Unresolved
@@ -31,16 +31,30 @@ def decide(snapshot: Snapshot) -> Decision:
     registry(turn)
     traffic.lapse(turn)
     traffic.raise_floor(turn)
-    if snapshot.spec.suspend:
-        turn.say("Suspended", "spec.suspend is set: nothing advances, nothing is aborted")
-    elif not commands.obey(turn):
+    checks.note_stable(turn)
+    if not suspended(turn) and not commands.obey(turn):
         PHASES[turn.status.phase](turn)
     if turn.status.phase in SPLIT_HELD and turn.status.traffic.weight:
         traffic.renew(turn)
     moves.retire(turn)
+    rollback.forget(turn)
     observed(turn)
     conditions.conclude(turn)
     return turn.decision()
+
+
+def suspended(turn: Turn) -> bool:
+    """Nothing advances, nothing is aborted; the weight is held, and no deadline counts the time."""
+    since = turn.status.suspended_since
+    if turn.snap.spec.suspend:
+        turn.set(suspended_since=since or turn.now)
+        turn.say("Suspended", "spec.suspend is set: nothing advances, nothing is aborted")
+        return True
+    if since is not None:
+        turn.set(suspended_since=None)
+        if turn.status.candidate is not None:
+            moves.idled(turn, since)
+    return False
 
 
 def registry(turn: Turn) -> None:

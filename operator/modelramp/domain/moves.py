@@ -1,6 +1,6 @@
-"""What a phase does once it knows: begin, step, pause, promote, fail, take back. All of it on the status only."""
+"""What a phase does once it knows: begin, step, pause, fail, take back. All of it on the status only."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from modelramp.api.spec import OnFailure, OnInconclusive
 from modelramp.api.status import (
@@ -9,11 +9,9 @@ from modelramp.api.status import (
     BackOff,
     CandidateStatus,
     Cause,
-    Draining,
     PauseStatus,
     Phase,
     Rejected,
-    StableStatus,
     StepStatus,
 )
 from modelramp.domain import analysis
@@ -40,16 +38,18 @@ def unresolved(turn: Turn) -> None:
             turn.say("Resolving", "asking the registry")
 
 
-def begin(turn: Turn, target: Target, phase: Phase) -> None:
+def begin(turn: Turn, target: Target, phase: Phase, why: Cause | None = None) -> None:
     """A candidate: recorded here first, created by the projection of this status."""
     status = turn.status
+    former = any(f.revision == target.revision for f in status.former)
     tried = [h.attempt for h in status.history if h.revision == target.revision and h.action == "CandidateStarted"]
     workload = turn.world.workloads.get(turn.stable_revision or "")
     candidate = CandidateStatus(
         revision=target.revision,
         version=target.version,
         attempt=max(tried, default=0) + 1,
-        cause=cause(turn, target),
+        cause=why or cause(turn, target),
+        direct=former,
         started_at=turn.now,
         waiting_since=turn.now,
         floor=workload.replicas if workload else 0,
@@ -58,7 +58,7 @@ def begin(turn: Turn, target: Target, phase: Phase) -> None:
     draining = [d for d in status.draining if d.revision != target.revision]
     if draining != status.draining:
         set_weight(turn, 0)  # a new generation: these pods hand over no longer
-    turn.set(candidate=candidate, step=None, evidence=[], draining=draining)
+    turn.set(candidate=candidate, step=None, evidence=[], draining=draining, guard=None)
     instead = f" beside version {status.stable.version}" if status.stable else ""
     turn.record_candidate("CandidateStarted", candidate.cause.value, f"starting version {target.version}{instead}")
     turn.say("Starting", f"starting version {target.version}")
@@ -102,7 +102,7 @@ def conclude(turn: Turn) -> None:
     if analysis.passed(turn):
         return promote(turn, turn.status.evidence[0].message)
     message = turn.status.evidence[0].message if turn.status.evidence else "no look taken yet"
-    if not turn.over(turn.candidate.started_at, turn.snap.spec.rollout.analysis.max_duration):
+    if not overdue(turn):
         return turn.say("AwaitingVerdict", message)
     undecided(turn, message)
 
@@ -120,7 +120,8 @@ def undecided(turn: Turn, message: str) -> None:
 
 def pause(turn: Turn, reason: str, message: str) -> None:
     turn.record_candidate("Paused", reason, message)
-    turn.set(candidate=turn.candidate.model_copy(update={"pause": PauseStatus(reason=reason, message=message)}))
+    halt = PauseStatus(reason=reason, message=message, since=turn.now)
+    turn.set(candidate=turn.candidate.model_copy(update={"pause": halt}))
     turn.say(reason, message)
     turn.enter(Phase.PAUSED)
 
@@ -139,10 +140,24 @@ def resume(turn: Turn, message: str) -> None:
 
 
 def end_pause(turn: Turn) -> str:
-    """Takes the pause off the candidate; returns its reason."""
-    why = turn.candidate.pause.reason if turn.candidate.pause else ""
+    """Takes the pause off the candidate; returns its reason. The time that it took counts for no deadline."""
+    pause = turn.candidate.pause
+    if pause is None:
+        return ""
+    idled(turn, pause.since)
     turn.set(candidate=turn.candidate.model_copy(update={"pause": None}))
-    return why
+    return pause.reason
+
+
+def idled(turn: Turn, since: datetime | None) -> None:
+    """Nothing could go on since then: no deadline counts that time."""
+    idle = turn.candidate.idle + (turn.now - (since or turn.now))
+    turn.set(candidate=turn.candidate.model_copy(update={"idle": idle, "waiting_since": None}))
+
+
+def overdue(turn: Turn) -> bool:
+    """Whether the time for a verdict is over."""
+    return turn.over(turn.candidate.started_at + turn.candidate.idle, turn.snap.spec.rollout.analysis.max_duration)
 
 
 def afresh(turn: Turn, phase: Phase) -> None:
@@ -152,6 +167,7 @@ def afresh(turn: Turn, phase: Phase) -> None:
         "attempt": it.attempt + 1,
         "started_at": turn.now,
         "waiting_since": turn.now,
+        "idle": NO_TIME,
         "salt": salt(turn.snap.uid, it.revision, generation),
     }
     turn.set(candidate=it.model_copy(update=changes), step=None, evidence=[])
@@ -165,34 +181,6 @@ def promote(turn: Turn, message: str) -> None:
     turn.tell("Promoting", message)
     turn.say("Promoting", message)
     enter_step(turn, len(turn.snap.spec.rollout.steps), Phase.PROMOTING)
-
-
-def hand_over(turn: Turn) -> None:
-    """The commit. From the next projection on the main Service selects the candidate's pods, and the demoted ones
-    hand over everything, without expiry."""
-    former = turn.stable_revision
-    set_weight(turn, 0)
-    generation = turn.status.traffic.generation
-    draining = [d.model_copy(update={"generation": generation}) for d in turn.status.draining]
-    if former is not None:
-        until = turn.now + max(turn.snap.spec.rollout.scale_down_delay, SHORTEST_DRAIN)
-        draining.append(Draining(revision=former, until=until, generation=generation))
-    turn.set(draining=draining)
-    settle_as_stable(turn)
-
-
-def settle_as_stable(turn: Turn) -> None:
-    candidate = turn.candidate
-    turn.set(
-        stable=StableStatus(revision=candidate.revision, version=candidate.version, since=turn.now),
-        candidate=None,
-        step=None,
-        evidence=[],
-        back_off=None,
-        rejected=[r for r in turn.status.rejected if r.revision != candidate.revision],
-    )
-    turn.say("Serving", f"version {candidate.version} serves")
-    turn.enter(Phase.STABLE)
 
 
 def fail(turn: Turn, reason: str, message: str) -> None:

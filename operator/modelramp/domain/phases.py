@@ -8,6 +8,7 @@ from modelramp.domain.checks import (
     in_force,
     judged_bad,
     moved_on,
+    stable_is_down,
     unnamed,
     waiting_for_pods,
 )
@@ -18,15 +19,16 @@ from modelramp.domain.moves import (
     conclude,
     enter_step,
     first_weight,
-    hand_over,
     pause,
+    promote,
     resume,
-    settle_as_stable,
     step_index,
     taken_back,
     unresolved,
 )
-from modelramp.domain.traffic import FULL, size_for, withdrawn
+from modelramp.domain.promotion import hand_over, settle_as_stable
+from modelramp.domain.rollback import gone_bad
+from modelramp.domain.traffic import FULL, full_size, size_for, withdrawn
 from modelramp.domain.turn import Turn
 
 # Without a rollout
@@ -49,7 +51,9 @@ def pending(turn: Turn) -> None:
 
 
 def stable(turn: Turn) -> None:
-    """Stable serves. Is something else asked for?"""
+    """Stable serves. Has it gone bad since it was promoted? Is something else asked for?"""
+    if gone_bad(turn):
+        return
     target, status = turn.snap.target, turn.status
     if target is None:
         return unresolved(turn)
@@ -76,9 +80,14 @@ def gating(turn: Turn) -> None:
     """The candidate starts; no traffic yet."""
     if moved_on(turn) or broken(turn) or unnamed(turn):
         return
-    size = size_for(turn.snap.spec, turn.status, first_weight(turn))
-    if turn.world.ready(turn.candidate.revision) < size:
+    candidate = turn.candidate
+    size = size_for(turn.snap.spec, turn.status, FULL if candidate.direct else first_weight(turn))
+    if turn.world.ready(candidate.revision) < size:
         return waiting_for_pods(turn, size)
+    if candidate.direct:
+        return promote(turn, f"version {candidate.version} served before: no steps")
+    if stable_is_down(turn):
+        return stand_in(turn)
     turn.tell("CandidateReady", f"version {turn.candidate.version} is loaded and warm: its share begins")
     turn.say("Ramping", "the first step begins")
     enter_step(turn, 0, Phase.RAMPING)
@@ -88,6 +97,8 @@ def ramping(turn: Turn) -> None:
     """A step: the weight is brought into force, held, and judged."""
     if moved_on(turn) or broken(turn) or judged_bad(turn) or unnamed(turn):
         return
+    if stable_is_down(turn):
+        return stand_in(turn)
     steps, index = turn.snap.spec.rollout.steps, step_index(turn)
     if index == len(steps):
         return conclude(turn)
@@ -127,14 +138,33 @@ def paused(turn: Turn) -> None:
 
 def promoting(turn: Turn) -> None:
     """The candidate takes everything, with stable at hand; then it is stable, its pods untouched."""
-    if moved_on(turn) or broken(turn) or judged_bad(turn) or unnamed(turn) or not in_force(turn, FULL):
+    candidate = turn.candidate
+    if moved_on(turn) or broken(turn) or unnamed(turn):
         return
+    if stable_is_down(turn):
+        return stand_in(turn)
+    if (not candidate.direct and judged_bad(turn)) or not in_force(turn, FULL):
+        return
+    if candidate.direct:
+        return commit(turn, "ServedBefore")
     since = turn.status.step.in_force_since if turn.status.step else None
     if since is None or not turn.over(since, turn.snap.spec.rollout.bake):
-        return turn.say("Baking", f"version {turn.candidate.version} answers everything, stable at hand")
-    if blind(turn):
-        return
-    turn.record_candidate("Promoted", "StepsDone", f"version {turn.candidate.version} serves")
+        return turn.say("Baking", f"version {candidate.version} answers everything, stable at hand")
+    if not blind(turn):
+        commit(turn, "StepsDone")
+
+
+def stand_in(turn: Turn) -> None:
+    """A candidate that has passed its gates is better than a stable that is down; nothing can be compared."""
+    ready, size = turn.world.ready(turn.candidate.revision), full_size(turn.snap.spec, turn.status)
+    if ready < size:
+        return turn.say("StableDown", f"stable is down: {ready} of {size} pods are ready to stand in for it")
+    turn.tell("StableDown", "stable is down, and nothing can be compared: the candidate stands in", warning=True)
+    commit(turn, "StableDown")
+
+
+def commit(turn: Turn, reason: str) -> None:
+    turn.record_candidate("Promoted", reason, f"version {turn.candidate.version} serves")
     hand_over(turn)
 
 

@@ -15,7 +15,7 @@ def rebase_times(turn: Turn) -> None:
     """A time that lies ahead was written by a clock that ran ahead: it becomes now, and no timer waits for it."""
     status = turn.status
     changes: dict[str, Any] = {}
-    for name in ("candidate", "step", "traffic"):
+    for name in ("stable", "candidate", "step", "traffic"):
         part = getattr(status, name)
         if part is not None and (late := _ahead(part, turn.now)):
             changes[name] = part.model_copy(update=dict.fromkeys(late, turn.now))
@@ -26,6 +26,10 @@ def rebase_times(turn: Turn) -> None:
     latest = turn.now + max(turn.snap.spec.rollout.scale_down_delay, SHORTEST_DRAIN)
     if any(d.until > latest for d in status.draining):
         changes["draining"] = [d.model_copy(update={"until": min(d.until, latest)}) for d in status.draining]
+    if status.guard is not None and status.guard.until > latest:
+        changes["guard"] = status.guard.model_copy(update={"until": latest, "looked_at": None})
+    if status.suspended_since is not None and status.suspended_since > turn.now:
+        changes["suspended_since"] = turn.now
     back_off = status.back_off
     if back_off is not None and back_off.until > turn.now + LONGEST_BACK_OFF:
         changes["back_off"] = back_off.model_copy(update={"until": turn.now + LONGEST_BACK_OFF})

@@ -23,6 +23,8 @@ class Policy:
 
     traffic_ttl: timedelta = timedelta(minutes=2)
     look_interval: timedelta = timedelta(seconds=5)
+    unnamed_grace: timedelta = timedelta(minutes=5)
+    stable_down_grace: timedelta = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,13 @@ def size_for(spec: Spec, status: Status, weight: int) -> int:
 
 def candidate_size(spec: Spec, status: Status) -> int:
     """The candidate's pods now: for the weight that its step wants, or that it has if that is more; for the whole
-    load if it is the first revision or about to be promoted."""
-    if status.stable is None or status.phase is Phase.PROMOTING:
+    load if it is the first revision, a former stable that comes back, about to be promoted, or if stable is down."""
+    candidate = status.candidate
+    if (
+        status.stable is None
+        or status.phase is Phase.PROMOTING
+        or (candidate and (candidate.direct or candidate.whole))
+    ):
         return full_size(spec, status)
     steps = [step.weight for step in spec.rollout.steps if step.weight]
     wanted = status.step.weight if status.step else (steps or [FULL])[0]

@@ -124,8 +124,9 @@ class Reconciler:
         return {**world.revisions, name: Revision(name, model, template, ordinal)}
 
     async def _with_metrics(self, key: Key, status: Status, world: World) -> World:
-        """While a candidate may have traffic, what stable's pods count."""
-        if status.step is None or status.stable is None or status.phase in (Phase.STABLE, Phase.PENDING):
+        """While a candidate may have traffic, and just after it got all of it, what stable's pods count."""
+        ramping = status.step is not None and status.phase not in (Phase.STABLE, Phase.PENDING)
+        if status.stable is None or not (ramping or status.guard):
             return world
         stable = [pod for pod in world.pods_of(status.stable.revision) if pod.ready]
         metrics = await self._metrics.read(key.namespace, stable)

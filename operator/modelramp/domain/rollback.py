@@ -1,0 +1,162 @@
+"""Back to a former stable: while its pods are warm at once, later as a candidate that needs no proof.
+
+After a promotion what serves now is watched for as long as the former pods stay (``scaleDownDelay``). There is nobody
+to compare it with any more, so its error rate is tested against what was acceptable in the rollout.
+"""
+
+import json
+from collections.abc import Mapping
+
+from modelramp.api.status import (
+    MAX_FORMER,
+    MAX_REJECTED,
+    Cause,
+    Draining,
+    FormerStatus,
+    GuardStatus,
+    Phase,
+    Rejected,
+    StableStatus,
+)
+from modelramp.domain import analysis, moves
+from modelramp.domain.counts import NOTHING, Counts, interval
+from modelramp.domain.evidence import EvidenceState, Settings, update
+from modelramp.domain.snapshot import Target
+from modelramp.domain.traffic import set_weight
+from modelramp.domain.turn import Turn
+from modelramp.domain.verdict import Outcome, verdict
+
+
+def remember(turn: Turn) -> None:
+    """What is stable is about to be a former stable."""
+    stable = turn.status.stable
+    if stable is None:
+        return
+    entry = FormerStatus(revision=stable.revision, version=stable.version, demoted_at=turn.now)
+    others = [f for f in turn.status.former if f.revision != stable.revision]
+    turn.set(former=[*others, entry][-MAX_FORMER:])
+
+
+def forget(turn: Turn) -> None:
+    """What came back is no former stable, nor is what left too long ago."""
+    window, serving = turn.snap.spec.rollout.rollback_window, turn.stable_revision
+    turn.set(former=[f for f in turn.status.former if f.revision != serving and not turn.over(f.demoted_at, window)])
+
+
+def came_back(turn: Turn, revision: str) -> bool:
+    """Whether a revision was stable within the rollback window."""
+    return any(f.revision == revision for f in turn.status.former)
+
+
+def begin_guard(turn: Turn) -> None:
+    """At the commit of a promotion, while the evidence of the rollout still stands."""
+    former = turn.status.stable
+    if former is None or not turn.world.ready(former.revision):
+        return
+    errors = next((e for e in turn.status.evidence if e.metric == analysis.ERRORS), None)
+    accepted = Counts(errors.stable_requests, errors.stable_bad) if errors else NOTHING
+    memory = dump(EvidenceState(stable=accepted), local_counts(turn, turn.candidate.revision))
+    until = turn.now + turn.snap.spec.rollout.scale_down_delay
+    turn.set(guard=GuardStatus(former=former.revision, former_version=former.version, until=until, state=memory))
+
+
+def gone_bad(turn: Turn) -> bool:
+    """What has just been promoted fails its requests, or its pods: back to the former stable, whose pods are warm."""
+    guard, stable = turn.status.guard, turn.status.stable
+    if guard is None or stable is None:
+        return False
+    if turn.over(guard.until, moves.NO_TIME) or not turn.world.ready(guard.former):
+        turn.set(guard=None)
+        return False
+    fault = turn.world.fault(stable.revision)
+    if fault is not None and fault.models_own:
+        back(turn, guard.former, fault.reason, fault.message)
+        return True
+    message = _look(turn, guard, stable.revision)
+    if message:
+        back(turn, guard.former, "AnalysisFailed", message)
+    return bool(message)
+
+
+def _look(turn: Turn, guard: GuardStatus, revision: str) -> str:
+    """One look if it is due; the reason if it is a Fail."""
+    interval_between = turn.snap.policy.look_interval
+    if guard.looked_at is not None and not turn.over(guard.looked_at, interval_between):
+        return ""
+    turn.wake_in(interval_between)
+    asked = turn.snap.spec.rollout.analysis
+    settings = Settings(alpha=asked.alpha, objective=asked.objectives.error_rate)
+    state, before = load(guard.state)
+    now = local_counts(turn, revision)
+    fresh = interval(before, now)
+    if fresh.requests:
+        state = update(state, fresh, NOTHING, 1.0, settings)
+    turn.set(guard=guard.model_copy(update={"looked_at": turn.now, "state": dump(state, {**before, **now})}))
+    judged = verdict(state, settings)
+    return judged.reason if judged.outcome is Outcome.FAIL else ""
+
+
+def local_counts(turn: Turn, revision: str) -> dict[str, Counts]:
+    """What each pod of a revision has answered itself, by container life."""
+    counts = {}
+    for pod in turn.world.pods_of(revision):
+        own = analysis.splits(pod, "")
+        if own is not None:
+            counts[analysis.key(pod)] = analysis.count("stable", own)
+    return counts
+
+
+def dump(state: EvidenceState, counters: Mapping[str, Counts]) -> str:
+    told = {key: [c.requests, c.bad] for key, c in counters.items()}
+    return json.dumps({"tests": state.to_dict(), "counters": told}, separators=(",", ":"))
+
+
+def load(text: str) -> tuple[EvidenceState, dict[str, Counts]]:
+    """Starts afresh from anything that this release did not write."""
+    try:
+        data = json.loads(text)
+        return EvidenceState.from_dict(data["tests"]), {key: Counts(*c) for key, c in data["counters"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return EvidenceState(), {}
+
+
+def back(turn: Turn, former: str, reason: str, message: str) -> None:
+    """The former stable's warm pods serve again; what they take over from is rejected, and hands over to them."""
+    bad, warm = turn.status.stable, next(f for f in turn.status.former if f.revision == former)
+    if bad is None:
+        raise ValueError("nothing serves that could be rolled back")
+    set_weight(turn, 0)
+    generation = turn.status.traffic.generation
+    until = turn.now + max(turn.snap.spec.rollout.scale_down_delay, moves.SHORTEST_DRAIN)
+    draining = [d.model_copy(update={"generation": generation}) for d in turn.status.draining if d.revision != former]
+    leaving = Draining(revision=bad.revision, until=until, generation=generation)
+    turn.set(
+        stable=StableStatus(revision=warm.revision, version=warm.version, since=turn.now),
+        guard=None,
+        draining=[*draining, leaving],
+    )
+    reject(turn, bad, reason, message)
+    story = f"version {warm.version} serves again: version {bad.version}: {message}"
+    turn.record("RolledBack", reason, story, warm.revision, warm.version, 1, warning=True)
+    turn.say("Serving", f"version {warm.version} serves")
+    turn.enter(Phase.STABLE)
+
+
+def reject(turn: Turn, left: StableStatus, reason: str, message: str) -> None:
+    entry = Rejected(revision=left.revision, version=left.version, reason=reason, message=message, at=turn.now)
+    others = [r for r in turn.status.rejected if r.revision != left.revision]
+    turn.set(rejected=[*others, entry][-MAX_REJECTED:])
+
+
+def command(turn: Turn, revision: str) -> bool:
+    """``rollback``: names the former stable to go to. False if there is no such, or a rollout is on its way."""
+    former = next((f for f in turn.status.former if f.revision == revision), None)
+    if former is None or turn.status.phase is not Phase.STABLE or turn.status.stable is None:
+        return False
+    if turn.world.ready(revision):
+        back(turn, revision, "RollbackCommanded", "rolled back by command")
+        return True
+    if revision not in turn.world.revisions:
+        return False
+    moves.begin(turn, Target(former.revision, former.version), Phase.GATING, Cause.COMMAND)
+    return True

@@ -1,0 +1,253 @@
+"""Back to what served before: by the operator itself, by command, by the alias; and when stable is down."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from modelramp.desired.meta import REVISION_LABEL
+from modelramp.domain.world import Fault
+from modelramp.ports import Kind
+from tests.unit.simulation import KEY, SPEC, Behaviour, Operator, SimulatedWorld, run
+
+BROKEN = Fault("CrashLoop", "its server died again and again", models_own=True)
+NODE_LOST = Fault("NodeLost", "the node is gone", models_own=False)
+
+
+def spec(**rollout: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(SPEC)
+    changed["rollout"].update(rollout)
+    return changed
+
+
+async def until(world: SimulatedWorld, operator: Operator, done: Callable[[dict[str, Any]], bool]) -> None:
+    for _ in range(600):
+        if done(world.status):
+            return
+        await operator.step()
+        world.tick(0.5)
+    raise AssertionError(f"never came to it: {world.status}")
+
+
+def serves(version: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda status: bool(status["phase"] == "Stable" and status["stable"]["version"] == version)
+
+
+def events(world: SimulatedWorld) -> list[str]:
+    return [event.reason for event in world.events]
+
+
+def actions(world: SimulatedWorld, count: int) -> list[tuple[str, str, int]]:
+    return [(h["action"], h["reason"], h["version"]) for h in world.status["history"][-count:]]
+
+
+def rejected(world: SimulatedWorld) -> list[tuple[int, str]]:
+    return [(r["version"], r["reason"]) for r in world.status["rejected"]]
+
+
+def selected(world: SimulatedWorld) -> str:
+    return str(world.children[Kind("v1", "Service"), KEY.name]["spec"]["selector"][REVISION_LABEL])
+
+
+async def promoted(wanted: dict[str, Any]) -> tuple[SimulatedWorld, Operator]:
+    """Version 2 has just been promoted; version 1's pods are still warm."""
+    world = SimulatedWorld(wanted)
+    operator = Operator(world)
+    await until(world, operator, lambda status: status.get("stable") is not None)
+    world.aliases["prod"] = 2
+    await until(world, operator, serves(2))
+    return world, operator
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [(Behaviour(bad_rate=0.1), "AnalysisFailed"), (Behaviour(fault=BROKEN), "CrashLoop")],
+    ids=["answers", "pods"],
+)
+async def test_what_goes_bad_just_after_its_promotion_is_taken_back(behaviour: Behaviour, reason: str) -> None:
+    world, operator = await promoted(spec(scaleDownDelay="60s"))
+    warm = {name for name, pod in world.pods.items() if pod.version == 1}
+    world.behaviours[2] = behaviour
+    await until(world, operator, serves(1))
+    assert rejected(world) == [(2, reason)]
+    assert actions(world, 1) == [("RolledBack", reason, 1)]
+    assert {name for name, pod in world.pods.items() if pod.version == 1} == warm, "the same pods serve again"
+    await run(world, operator, 90)
+    assert {pod.version for pod in world.pods.values()} == {1}
+    assert all(pod.weight == 0 for pod in world.pods.values()), "nobody hands over to what was taken back"
+    assert (world.status["phase"], world.status["reason"]) == ("Stable", "Rejected")
+
+
+async def test_what_goes_bad_when_nothing_warm_is_left_stays() -> None:
+    world, operator = await promoted(spec(scaleDownDelay="10s"))
+    await run(world, operator, 30)
+    world.behaviours[2] = Behaviour(bad_rate=0.1)
+    await run(world, operator, 60)
+    assert serves(2)(world.status)
+    assert "guard" not in world.status
+
+
+async def test_a_lost_node_after_a_promotion_is_not_the_versions_fault() -> None:
+    world, operator = await promoted(spec(scaleDownDelay="60s"))
+    world.behaviours[2] = Behaviour(fault=NODE_LOST)
+    await run(world, operator, 20)
+    assert serves(2)(world.status)
+    assert rejected(world) == []
+
+
+async def test_a_few_errors_that_the_rollout_accepted_are_accepted_after_it() -> None:
+    world, operator = await promoted(spec(scaleDownDelay="60s"))
+    world.behaviours[2] = Behaviour(bad_rate=0.005)
+    await run(world, operator, 70)
+    assert serves(2)(world.status)
+
+
+async def test_a_former_stable_comes_back_without_steps() -> None:
+    world, operator = await promoted(SPEC)
+    await run(world, operator, 30)
+    world.aliases["prod"] = 1
+    weights = set()
+    for _ in range(60):
+        await operator.step()
+        weights.add(world.status["traffic"]["weight"])
+        world.tick(0.5)
+    assert weights == {0, 100}
+    assert actions(world, 2) == [("CandidateStarted", "Alias", 1), ("Promoted", "ServedBefore", 1)]
+    assert serves(1)(world.status)
+    assert rejected(world) == []
+
+
+async def test_a_former_stable_must_be_ready_before_it_comes_back() -> None:
+    world, operator = await promoted(SPEC)
+    await run(world, operator, 30)
+    world.behaviours[1] = Behaviour(fault=BROKEN)
+    world.aliases["prod"] = 1
+    await run(world, operator, 30)
+    assert serves(2)(world.status)
+    assert rejected(world) == [(1, "CrashLoop")]
+
+
+async def test_after_the_rollback_window_a_former_stable_is_ramped_like_any_other() -> None:
+    world, operator = await promoted(spec(rollbackWindow="20s"))
+    await run(world, operator, 30)
+    assert world.status["former"] == []
+    assert len([1 for kind, _ in world.children if kind.kind == "ControllerRevision"]) == 1
+    world.aliases["prod"] = 1
+    await until(world, operator, lambda status: bool(status["traffic"]["weight"]))
+    assert world.status["traffic"]["weight"] == 10
+
+
+@pytest.mark.parametrize("warm", [True, False])
+async def test_a_commanded_rollback_rejects_what_it_leaves(warm: bool) -> None:
+    world, operator = await promoted(spec(scaleDownDelay="10s"))
+    former = world.status["former"][0]["revision"]
+    if not warm:
+        await run(world, operator, 30)
+        assert not any(pod.version == 1 for pod in world.pods.values())
+    world.command("rollback", f"{former}#1")
+    await until(world, operator, serves(1))
+    assert rejected(world) == [(2, "RollbackCommanded")]
+    await run(world, operator, 60)
+    assert serves(1)(world.status)
+    assert selected(world) == former
+
+
+async def test_a_rollback_to_what_never_served_is_ignored() -> None:
+    world, operator = await promoted(SPEC)
+    world.command("rollback", "00000000#1")
+    await operator.step()
+    assert "CommandIgnored" in events(world)
+    assert serves(2)(world.status)
+
+
+async def test_a_ready_candidate_stands_in_for_a_stable_that_is_down() -> None:
+    world = SimulatedWorld(SPEC)
+    operator = Operator(world)
+    await until(world, operator, lambda status: status.get("stable") is not None)
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda status: status["reason"] == "Holding")
+    world.behaviours[1] = Behaviour(fault=NODE_LOST)
+    await run(world, operator, 20)
+    assert world.status["stable"]["version"] == 1, "it may come back"
+    await until(world, operator, serves(2))
+    assert actions(world, 1) == [("Promoted", "StableDown", 2)]
+    assert "StableDown" in events(world)
+
+
+async def test_a_stable_that_is_down_for_a_moment_changes_nothing() -> None:
+    world = SimulatedWorld(SPEC)
+    operator = Operator(world)
+    await until(world, operator, lambda status: status.get("stable") is not None)
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda status: status["reason"] == "Holding")
+    world.behaviours[1] = Behaviour(fault=NODE_LOST)
+    await run(world, operator, 10)
+    world.behaviours[1] = Behaviour()
+    await until(world, operator, serves(2))
+    assert actions(world, 1) == [("Promoted", "StepsDone", 2)]
+
+
+async def test_a_failing_candidate_does_not_stand_in() -> None:
+    world = SimulatedWorld(SPEC)
+    operator = Operator(world)
+    await until(world, operator, lambda status: status.get("stable") is not None)
+    world.behaviours[2] = Behaviour(fault=BROKEN)
+    world.aliases["prod"] = 2
+    world.behaviours[1] = Behaviour(fault=NODE_LOST)
+    await run(world, operator, 60)
+    assert world.status["stable"]["version"] == 1
+
+
+async def test_when_the_alias_is_deleted_the_rollout_holds_and_then_goes_back() -> None:
+    world = SimulatedWorld(SPEC)
+    operator = Operator(world)
+    await until(world, operator, lambda status: status.get("stable") is not None)
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda status: status["reason"] == "Holding")
+    del world.aliases["prod"]
+    await run(world, operator, 200)
+    assert world.status["phase"] == "Ramping"
+    await until(world, operator, serves(1))
+    assert world.status["history"][-1]["reason"] == "AliasNotFound"
+    assert rejected(world) == []
+    world.aliases["prod"] = 2
+    await until(world, operator, serves(2))
+
+
+async def test_pauses_and_suspension_count_for_no_deadline() -> None:
+    steps = [{"weight": 10, "hold": "5s"}, {"pause": {}}, {"weight": 50, "hold": "5s"}]
+    wanted = spec(steps=steps, analysis={"maxDuration": "2m", "onInconclusive": "Abort"})
+    world = SimulatedWorld(wanted)
+    operator = Operator(world)
+    await until(world, operator, lambda status: status.get("stable") is not None)
+    world.rps = 2.0
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda status: status["phase"] == "Paused")
+    await run(world, operator, 150)
+    world.edit(suspend=True)
+    await run(world, operator, 150)
+    world.edit(suspend=False)
+    world.command("resume", f"{world.status['candidate']['revision']}#1")
+    await until(world, operator, lambda status: status["reason"] == "AwaitingVerdict")
+    world.rps = 200.0
+    await until(world, operator, serves(2))
+
+
+async def test_a_candidate_whose_next_pods_never_come_is_given_back_and_tried_again() -> None:
+    wanted = spec(steps=[{"weight": 10, "hold": "5s"}, {"weight": 90, "hold": "5s"}])
+    wanted["scaling"] = {"replicas": 4}
+    world = SimulatedWorld(wanted)
+    operator = Operator(world)
+    await until(world, operator, lambda status: status.get("stable") is not None)
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda status: status["reason"] == "Holding")
+    world.behaviours[2] = Behaviour(ready_after=1e9)
+    for pod in world.pods.values():
+        if pod.version == 2:
+            pod.born = -1e9
+    await until(world, operator, lambda status: status["reason"] == "Sizing")
+    await until(world, operator, lambda status: status["phase"] == "Stable")
+    assert rejected(world) == []
+    assert world.status["backOff"]["failures"] == 1
+    assert serves(1)(world.status)
