@@ -37,7 +37,11 @@ integration: setup ## Test against a real API server, etcd and controllers
 e2e: setup ## Test on a real node, under constant traffic
 	.venv/bin/pytest tests/e2e
 
-test: check simulate server integration e2e ## All tiers
+test: check ## All tiers, those that need no node beside the one that does
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=line without-node e2e
+
+without-node: setup
+	$(MAKE) --no-print-directory --jobs=1 simulate server integration
 
 demo: setup ## See versions ramped, caught and taken back, on a real cluster
 	$(PY) -m examples.digits.demo
@@ -67,4 +71,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check simulate server integration e2e test demo images crd manifests cluster-up cluster-down bench format lock
+.PHONY: help setup check simulate server integration e2e test without-node demo images crd manifests cluster-up cluster-down bench format lock

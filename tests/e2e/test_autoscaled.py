@@ -46,12 +46,22 @@ def endpoints(scene: Scene) -> int:
     return sum(bool(end.conditions.ready) for part in slices.items for end in part.endpoints or ())
 
 
+def wants(scene: Scene) -> int:
+    """What the autoscaler wants, once it may want less and has measured: 0 before that."""
+    scaler = scene.kube.autoscaling.read_namespaced_horizontal_pod_autoscaler(OBJECT, scene.namespace)
+    measured = scaler.spec.min_replicas < SIZE and any(m.resource for m in scaler.status.current_metrics or ())
+    return int(scaler.status.desired_replicas) if measured else 0
+
+
 @pytest.mark.timeout(1200)
 def test_ten_pods_stay_ten(scene: Scene) -> None:
     stages.cluster("up", "--with", "metrics-server")
-    scene.begin(1, ROLLOUT, minReplicas=2, maxReplicas=SIZE, metrics=[BUSY])
+    scene.move(1)
+    scene.apply(ROLLOUT, minReplicas=SIZE, maxReplicas=SIZE, metrics=[BUSY])
+    scene.world.wait("version 1 serves", START, serves(1))
     with scene.clients(rate=60):
-        wait("ten pods", START, lambda: endpoints(scene) == SIZE, pause=1.0)
+        scene.apply(ROLLOUT, minReplicas=2, maxReplicas=SIZE, metrics=[BUSY])
+        wait("the autoscaler to want ten by itself", START, lambda: wants(scene) == SIZE, pause=1.0)
         scene.move(2)
         scene.world.wait("version 2 in hand", READY, lambda s: s.candidate is not None)
         with smallest(scene) as seen:

@@ -5,7 +5,7 @@ Deterministic. Time moves only in `World.tick`; each write is counted, and can b
 
 import copy
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -69,6 +69,7 @@ class SimulatedWorld:
 
     def __init__(self, spec: Mapping[str, Any], rps: float = 100.0) -> None:
         self.time = 1_000_000.0
+        self.skew = 0.0
         self.rps = rps
         self.owner: Object | None = None
         self.spec = dict(spec)
@@ -130,6 +131,10 @@ class SimulatedWorld:
         return status
 
     # Time
+
+    def shift_clock(self, seconds: float) -> None:
+        """The operator's wall clock is put forward or back."""
+        self.skew += seconds
 
     def tick(self, seconds: float) -> None:
         self.time += seconds
@@ -319,7 +324,7 @@ class SimulatedWorld:
     # The Clock port
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(self.time, UTC)
+        return datetime.fromtimestamp(self.time + self.skew, UTC)
 
     def monotonic(self) -> float:
         return self.time
@@ -369,6 +374,36 @@ async def run(world: SimulatedWorld, operator: Operator, seconds: float, tick: f
     while world.time < end:
         await operator.step()
         world.tick(tick)
+
+
+async def until(world: SimulatedWorld, operator: Operator, done: Callable[[dict[str, Any]], bool]) -> None:
+    """Passes and ticks until a status is reached; at most five minutes of the world's time."""
+    for _ in range(600):
+        if done(world.status):
+            return
+        await operator.step()
+        world.tick(0.5)
+    raise AssertionError(f"never came to it: {world.status}")
+
+
+def serves(version: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda status: bool(status["phase"] == "Stable" and status["stable"]["version"] == version)
+
+
+async def serving(wanted: dict[str, Any]) -> tuple[SimulatedWorld, Operator]:
+    """Version 1 serves; then the alias names version 2."""
+    world = SimulatedWorld(wanted)
+    operator = Operator(world)
+    await until(world, operator, lambda status: status.get("stable") is not None)
+    world.aliases["prod"] = 2
+    return world, operator
+
+
+def spec(**rollout: Any) -> dict[str, Any]:
+    """SPEC with some of its rollout changed."""
+    changed = copy.deepcopy(SPEC)
+    changed["rollout"].update(rollout)
+    return changed
 
 
 SPEC: dict[str, Any] = {

@@ -1,7 +1,5 @@
 """Back to what served before: by the operator itself, by command, by the alias; and when stable is down."""
 
-import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,29 +7,10 @@ import pytest
 from modelramp.desired.meta import REVISION_LABEL
 from modelramp.domain.world import Fault
 from modelramp.ports import Kind
-from tests.unit.simulation import KEY, SPEC, Behaviour, Operator, SimulatedWorld, run
+from tests.unit.simulation import KEY, SPEC, Behaviour, Operator, SimulatedWorld, run, serves, serving, spec, until
 
 BROKEN = Fault("CrashLoop", "its server died again and again", models_own=True)
 NODE_LOST = Fault("NodeLost", "the node is gone", models_own=False)
-
-
-def spec(**rollout: Any) -> dict[str, Any]:
-    changed = copy.deepcopy(SPEC)
-    changed["rollout"].update(rollout)
-    return changed
-
-
-async def until(world: SimulatedWorld, operator: Operator, done: Callable[[dict[str, Any]], bool]) -> None:
-    for _ in range(600):
-        if done(world.status):
-            return
-        await operator.step()
-        world.tick(0.5)
-    raise AssertionError(f"never came to it: {world.status}")
-
-
-def serves(version: int) -> Callable[[dict[str, Any]], bool]:
-    return lambda status: bool(status["phase"] == "Stable" and status["stable"]["version"] == version)
 
 
 def events(world: SimulatedWorld) -> list[str]:
@@ -52,10 +31,7 @@ def selected(world: SimulatedWorld) -> str:
 
 async def promoted(wanted: dict[str, Any]) -> tuple[SimulatedWorld, Operator]:
     """Version 2 has just been promoted; version 1's pods are still warm."""
-    world = SimulatedWorld(wanted)
-    operator = Operator(world)
-    await until(world, operator, lambda status: status.get("stable") is not None)
-    world.aliases["prod"] = 2
+    world, operator = await serving(wanted)
     await until(world, operator, serves(2))
     return world, operator
 
@@ -162,10 +138,7 @@ async def test_a_rollback_to_what_never_served_is_ignored() -> None:
 
 
 async def test_a_ready_candidate_stands_in_for_a_stable_that_is_down() -> None:
-    world = SimulatedWorld(SPEC)
-    operator = Operator(world)
-    await until(world, operator, lambda status: status.get("stable") is not None)
-    world.aliases["prod"] = 2
+    world, operator = await serving(SPEC)
     await until(world, operator, lambda status: status["reason"] == "Holding")
     world.behaviours[1] = Behaviour(fault=NODE_LOST)
     await run(world, operator, 20)
@@ -176,10 +149,7 @@ async def test_a_ready_candidate_stands_in_for_a_stable_that_is_down() -> None:
 
 
 async def test_a_stable_that_is_down_for_a_moment_changes_nothing() -> None:
-    world = SimulatedWorld(SPEC)
-    operator = Operator(world)
-    await until(world, operator, lambda status: status.get("stable") is not None)
-    world.aliases["prod"] = 2
+    world, operator = await serving(SPEC)
     await until(world, operator, lambda status: status["reason"] == "Holding")
     world.behaviours[1] = Behaviour(fault=NODE_LOST)
     await run(world, operator, 10)
@@ -200,10 +170,7 @@ async def test_a_failing_candidate_does_not_stand_in() -> None:
 
 
 async def test_when_the_alias_is_deleted_the_rollout_holds_and_then_goes_back() -> None:
-    world = SimulatedWorld(SPEC)
-    operator = Operator(world)
-    await until(world, operator, lambda status: status.get("stable") is not None)
-    world.aliases["prod"] = 2
+    world, operator = await serving(SPEC)
     await until(world, operator, lambda status: status["reason"] == "Holding")
     del world.aliases["prod"]
     await run(world, operator, 200)
@@ -237,10 +204,7 @@ async def test_pauses_and_suspension_count_for_no_deadline() -> None:
 async def test_a_candidate_whose_next_pods_never_come_is_given_back_and_tried_again() -> None:
     wanted = spec(steps=[{"weight": 10, "hold": "5s"}, {"weight": 90, "hold": "5s"}])
     wanted["scaling"] = {"replicas": 4}
-    world = SimulatedWorld(wanted)
-    operator = Operator(world)
-    await until(world, operator, lambda status: status.get("stable") is not None)
-    world.aliases["prod"] = 2
+    world, operator = await serving(wanted)
     await until(world, operator, lambda status: status["reason"] == "Holding")
     world.behaviours[2] = Behaviour(ready_after=1e9)
     for pod in world.pods.values():

@@ -1,42 +1,28 @@
 """What goes wrong while a rollout is on its way, and must not make it worse."""
 
-import copy
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from modelramp.domain.world import Fault, PodMetrics, SplitCounts
 from modelramp.ports import Kind
-from tests.unit.simulation import DEPLOYMENT, KEY, SPEC, Behaviour, Operator, SimPod, SimulatedWorld, run
+from tests.unit.simulation import (
+    DEPLOYMENT,
+    KEY,
+    SPEC,
+    Behaviour,
+    Operator,
+    SimPod,
+    SimulatedWorld,
+    run,
+    serving,
+    spec,
+    until,
+)
 
 UNSCHEDULABLE = Fault("Unschedulable", "no node fits", models_own=False)
 MINUTES = 600.0
-
-
-def spec(**rollout: Any) -> dict[str, Any]:
-    changed = copy.deepcopy(SPEC)
-    changed["rollout"].update(rollout)
-    return changed
-
-
-async def serving(wanted: dict[str, Any]) -> tuple[SimulatedWorld, Operator]:
-    """Version 1 serves; then the alias names version 2."""
-    world = SimulatedWorld(wanted)
-    operator = Operator(world)
-    await run(world, operator, 10)
-    world.aliases["prod"] = 2
-    return world, operator
-
-
-async def until(world: SimulatedWorld, operator: Operator, done: Callable[[dict[str, Any]], bool]) -> None:
-    for _ in range(600):
-        if done(world.status):
-            return
-        await operator.step()
-        world.tick(0.5)
-    raise AssertionError(f"never came to it: {world.status}")
 
 
 def baking(status: dict[str, Any]) -> bool:

@@ -24,7 +24,7 @@ FIRST_BACK_OFF = timedelta(seconds=30)
 LONGEST_BACK_OFF = timedelta(minutes=30)
 SHORTEST_DRAIN = timedelta(seconds=5)  # for demoted pods to hear that they hand over, and to send their clients away
 NO_TIME = timedelta(0)
-PAUSE_STEP = "PauseStep"
+PAUSE_STEP, INCONCLUSIVE = "PauseStep", "Inconclusive"
 
 
 def unresolved(turn: Turn) -> None:
@@ -113,9 +113,9 @@ def undecided(turn: Turn, message: str) -> None:
         case OnInconclusive.PROMOTE:
             promote(turn, f"no verdict in time: {message}")
         case OnInconclusive.ABORT:
-            abort(turn, "Inconclusive", f"no verdict in time: {message}", reject=True)
+            abort(turn, INCONCLUSIVE, f"no verdict in time: {message}", reject=True)
         case OnInconclusive.PAUSE:
-            pause(turn, "Inconclusive", f"no verdict in time: {message}")
+            pause(turn, INCONCLUSIVE, f"no verdict in time: {message}")
 
 
 def pause(turn: Turn, reason: str, message: str) -> None:
@@ -134,6 +134,8 @@ def resume(turn: Turn, message: str) -> None:
     why = end_pause(turn)
     if failed:
         return afresh(turn, Phase.GATING)
+    if why == INCONCLUSIVE:  # the time for a verdict begins anew
+        turn.set(candidate=turn.candidate.model_copy(update={"idle": turn.now - turn.candidate.started_at}))
     if why == PAUSE_STEP:
         return enter_step(turn, step_index(turn) + 1, Phase.RAMPING)
     turn.enter(Phase.RAMPING)
@@ -151,7 +153,7 @@ def end_pause(turn: Turn) -> str:
 
 def idled(turn: Turn, since: datetime | None) -> None:
     """Nothing could go on since then: no deadline counts that time."""
-    idle = turn.candidate.idle + (turn.now - (since or turn.now))
+    idle = turn.candidate.idle + max(turn.now - (since or turn.now), NO_TIME)
     turn.set(candidate=turn.candidate.model_copy(update={"idle": idle, "waiting_since": None}))
 
 

@@ -43,11 +43,6 @@ def forget(turn: Turn) -> None:
     turn.set(former=[f for f in turn.status.former if f.revision != serving and not turn.over(f.demoted_at, window)])
 
 
-def came_back(turn: Turn, revision: str) -> bool:
-    """Whether a revision was stable within the rollback window."""
-    return any(f.revision == revision for f in turn.status.former)
-
-
 def begin_guard(turn: Turn) -> None:
     """At the commit of a promotion, while the evidence of the rollout still stands."""
     former = turn.status.stable

@@ -1,0 +1,76 @@
+"""The pod template: what the spec says reaches the pod; the contract is docs/contract.md."""
+
+from typing import Any
+
+import pytest
+
+from modelramp.api.spec import Server
+from modelramp.desired.meta import Owner
+from modelramp.desired.template import Rendering, pod_template
+from modelramp.domain.world import ModelVersion
+
+OWNER = Owner("shop", "digits", "uid")
+MODEL = ModelVersion("default", "digits", 3, "run-3", "models:/m-3", 1000)
+RENDERING = Rendering("server:1", "http://mlflow")
+
+
+def rendered(credentials: str | None = None, **server: Any) -> dict[str, Any]:
+    return pod_template(OWNER, "0123abcd", MODEL, Server.model_validate(server), credentials, RENDERING)
+
+
+def environment(template: dict[str, Any]) -> dict[str, str]:
+    return {e["name"]: e["value"] for e in template["spec"]["containers"][0]["env"]}
+
+
+@pytest.mark.parametrize(
+    ("server", "name", "value"),
+    [
+        ({"runtime": "onnx"}, "MODEL_RUNTIME", "onnx"),
+        ({"device": "cuda"}, "INFERENCE_DEVICE", "cuda"),
+        ({"warmup": 3}, "WARMUP", "3"),
+        ({"batching": {"maxBatchSize": 8}}, "BATCH_SIZE", "8"),
+        ({"batching": {"maxDelay": "1s"}}, "BATCH_DELAY", "1.0"),
+        ({"limits": {"queue": 5}}, "QUEUE_LIMIT", "5"),
+        ({"limits": {"timeout": "10s"}}, "REQUEST_TIMEOUT", "10.0"),
+        ({"limits": {"payload": 1000}}, "PAYLOAD_LIMIT", "1000"),
+        ({"env": [{"name": "MINE", "value": "yes"}]}, "MINE", "yes"),
+    ],
+)
+def test_a_setting_reaches_the_server(server: dict[str, Any], name: str, value: str) -> None:
+    assert environment(rendered(**server))[name] == value
+    assert name not in environment(rendered())
+
+
+def test_pods_are_placed_and_labelled_as_the_spec_says() -> None:
+    template = rendered(
+        nodeSelector={"gpu": "yes"},
+        tolerations=[{"key": "gpu"}],
+        serviceAccountName="reader",
+        podLabels={"team": "vision", "modelramp.dev/revision": "mine"},
+        podAnnotations={"note": "x"},
+    )
+    assert template["spec"]["nodeSelector"] == {"gpu": "yes"}
+    assert template["spec"]["tolerations"] == [{"key": "gpu"}]
+    assert template["spec"]["serviceAccountName"] == "reader"
+    assert template["metadata"]["annotations"] == {"note": "x"}
+    assert template["metadata"]["labels"] == {
+        "team": "vision",
+        "modelramp.dev/name": "digits",
+        "modelramp.dev/revision": "0123abcd",
+    }
+
+
+def test_only_the_fetching_container_sees_the_credentials() -> None:
+    spec = rendered(credentials="mlflow")["spec"]
+    assert spec["initContainers"][0]["envFrom"] == [{"secretRef": {"name": "mlflow"}}]
+    assert "envFrom" not in spec["containers"][0]
+
+
+def test_only_the_serving_container_has_the_gpu() -> None:
+    spec = rendered(gpu={"count": 2}, resources={"limits": {"memory": "1Gi"}})["spec"]
+    assert spec["containers"][0]["resources"]["limits"] == {"memory": "1Gi", "nvidia.com/gpu": 2}
+    assert spec["initContainers"][0]["resources"]["limits"] == {"memory": "1Gi"}
+
+
+def test_the_grace_period_outlasts_the_slowest_request() -> None:
+    assert rendered(limits={"timeout": "2m"})["spec"]["terminationGracePeriodSeconds"] > 120 + 5
