@@ -60,7 +60,7 @@ class SimPod:
     heard: float = 0.0
     ttl: float | None = None
     salt: str = ""
-    dealt: float = 0.0
+    owed: float = 0.0  # bad answers of the candidate that are due
     splits: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -70,6 +70,10 @@ class SimulatedWorld:
     def __init__(self, spec: Mapping[str, Any], rps: float = 100.0) -> None:
         self.time = 1_000_000.0
         self.skew = 0.0
+        self.foreign = ""
+        self.quota: Fault | None = None  # why no Deployment may make pods
+        self.deaf = False  # nobody can ask the pods anything
+        self.clustered = False  # stable's few errors come many at a time
         self.rps = rps
         self.owner: Object | None = None
         self.spec = dict(spec)
@@ -169,7 +173,7 @@ class SimulatedWorld:
 
     def _read_split(self, pod: SimPod) -> None:
         split = json.loads(pod.split) if pod.split else {}
-        if split and split["generation"] != pod.generation:
+        if split and split.get("generation", pod.generation) != pod.generation:
             pod.generation, pod.weight, pod.salt = split["generation"], split["weight"], split["salt"]
             pod.heard, pod.ttl = self.time, split["ttl"]
         if pod.ttl is not None and self.time - pod.heard > pod.ttl:
@@ -187,10 +191,12 @@ class SimulatedWorld:
             counts = pod.splits.setdefault(
                 pod.salt if pod.weight else "", dict.fromkeys(("ok", "bad", "c_ok", "c_bad"), 0)
             )
-            revision = json.loads(pod.split)["revision"] if pod.split else ""
+            revision = json.loads(pod.split).get("revision", "") if pod.split else ""
             candidate = next((p for p in self.pods.values() if p.revision == revision), None)
             rate = self.behaviours.get(candidate.version, Behaviour()).bad_rate if candidate else 0.0
-            bad = round(to_candidate * rate)
+            pod.owed += to_candidate * rate
+            bad = int(pod.owed)
+            pod.owed -= bad
             counts["c_bad"] += bad
             counts["c_ok"] += to_candidate - bad
             own_bad = round((requests - to_candidate) * self.behaviours.get(pod.version, Behaviour()).bad_rate)
@@ -213,7 +219,7 @@ class SimulatedWorld:
             revisions={r.hash: r for r in map(revision, self._of("ControllerRevision"))},
             workloads={
                 d["metadata"]["labels"][REVISION_LABEL]: Workload(
-                    d["metadata"]["labels"][REVISION_LABEL], d["spec"]["replicas"]
+                    d["metadata"]["labels"][REVISION_LABEL], d["spec"]["replicas"], fault=self.quota
                 )
                 for d in self._of("Deployment")
             },
@@ -228,7 +234,11 @@ class SimulatedWorld:
                 for p in self.pods.values()
             ),
             selected=service["spec"]["selector"][REVISION_LABEL] if service else None,
+            foreign=self.foreign,
         )
+
+    def deployment(self, revision: str) -> Object:
+        return self.children[DEPLOYMENT, f"{KEY.name}-{revision}"]
 
     def _of(self, kind: str) -> Iterable[Object]:
         return [child for (k, _), child in self.children.items() if k.kind == kind]
@@ -301,6 +311,8 @@ class SimulatedWorld:
     # The Metrics port
 
     async def read(self, namespace: str, pods: Iterable[Pod]) -> Mapping[str, PodMetrics]:
+        if self.deaf:
+            return {}
         return {pod.name: self._metrics(self.pods[pod.name]) for pod in pods if pod.name in self.pods}
 
     def _metrics(self, pod: SimPod) -> PodMetrics:
@@ -308,7 +320,8 @@ class SimulatedWorld:
             salt: SplitCounts(candidate_ok=c["c_ok"], candidate_bad=c["c_bad"], stable_ok=c["ok"], stable_bad=c["bad"])
             for salt, c in pod.splits.items()
         }
-        return PodMetrics(generation=pod.generation, weight=pod.weight, started=pod.born, splits=splits)
+        window = {"bad_seconds": 100.0, "bad_sum": 100.0, "bad_squares": 10_000.0} if self.clustered else {}
+        return PodMetrics(generation=pod.generation, weight=pod.weight, started=pod.born, splits=splits, **window)
 
     # The Registry port
 

@@ -215,3 +215,21 @@ async def test_a_candidate_whose_next_pods_never_come_is_given_back_and_tried_ag
     assert rejected(world) == []
     assert world.status["backOff"]["failures"] == 1
     assert serves(1)(world.status)
+
+
+async def test_a_guard_that_this_release_did_not_write_begins_afresh() -> None:
+    world, operator = await promoted(spec(scaleDownDelay="60s"))
+    world.status["guard"]["state"] = "not ours"
+    world.behaviours[2] = Behaviour(bad_rate=0.2)
+    await until(world, operator, serves(1))
+
+
+async def test_no_rollback_to_a_revision_whose_memory_was_deleted() -> None:
+    world, operator = await promoted(spec(scaleDownDelay="5s"))
+    await run(world, operator, 20)
+    former = world.status["former"][0]["revision"]
+    del world.children[Kind("apps/v1", "ControllerRevision"), f"digits-{former}"]
+    world.command("rollback", f"{former}#1")
+    await run(world, operator, 5)
+    assert serves(2)(world.status)
+    assert "CommandIgnored" in events(world)

@@ -114,7 +114,7 @@ def undecided(turn: Turn, message: str) -> None:
             promote(turn, f"no verdict in time: {message}")
         case OnInconclusive.ABORT:
             abort(turn, INCONCLUSIVE, f"no verdict in time: {message}", reject=True)
-        case OnInconclusive.PAUSE:
+        case _:
             pause(turn, INCONCLUSIVE, f"no verdict in time: {message}")
 
 

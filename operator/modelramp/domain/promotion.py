@@ -10,18 +10,17 @@ from modelramp.domain.turn import Turn
 def hand_over(turn: Turn) -> None:
     """From the next projection on the main Service selects the candidate's pods, and the demoted ones hand over
     everything, without expiry."""
-    former = turn.status.stable
+    former = turn.stable
     rollback.begin_guard(turn)
     rollback.remember(turn)
-    if former is not None and turn.candidate.cause is Cause.COMMAND:
+    if turn.candidate.cause is Cause.COMMAND:
         rollback.reject(turn, former, "RollbackCommanded", "rolled back by command")
     set_weight(turn, 0)
     generation = turn.status.traffic.generation
     draining = [d.model_copy(update={"generation": generation}) for d in turn.status.draining]
-    if former is not None:
-        until = turn.now + max(turn.snap.spec.rollout.scale_down_delay, SHORTEST_DRAIN)
-        draining.append(Draining(revision=former.revision, until=until, generation=generation))
-    turn.set(draining=draining)
+    until = turn.now + max(turn.snap.spec.rollout.scale_down_delay, SHORTEST_DRAIN)
+    leaving = Draining(revision=former.revision, until=until, generation=generation)
+    turn.set(draining=[*draining, leaving])
     settle_as_stable(turn)
 
 

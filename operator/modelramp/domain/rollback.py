@@ -29,9 +29,7 @@ from modelramp.domain.verdict import Outcome, verdict
 
 def remember(turn: Turn) -> None:
     """What is stable is about to be a former stable."""
-    stable = turn.status.stable
-    if stable is None:
-        return
+    stable = turn.stable
     entry = FormerStatus(revision=stable.revision, version=stable.version, demoted_at=turn.now)
     others = [f for f in turn.status.former if f.revision != stable.revision]
     turn.set(former=[*others, entry][-MAX_FORMER:])
@@ -45,8 +43,8 @@ def forget(turn: Turn) -> None:
 
 def begin_guard(turn: Turn) -> None:
     """At the commit of a promotion, while the evidence of the rollout still stands."""
-    former = turn.status.stable
-    if former is None or not turn.world.ready(former.revision):
+    former = turn.stable
+    if not turn.world.ready(former.revision):
         return
     errors = next((e for e in turn.status.evidence if e.metric == analysis.ERRORS), None)
     accepted = Counts(errors.stable_requests, errors.stable_bad) if errors else NOTHING
@@ -57,17 +55,18 @@ def begin_guard(turn: Turn) -> None:
 
 def gone_bad(turn: Turn) -> bool:
     """What has just been promoted fails its requests, or its pods: back to the former stable, whose pods are warm."""
-    guard, stable = turn.status.guard, turn.status.stable
-    if guard is None or stable is None:
+    guard = turn.status.guard
+    if guard is None:
         return False
     if turn.over(guard.until, moves.NO_TIME) or not turn.world.ready(guard.former):
         turn.set(guard=None)
         return False
-    fault = turn.world.fault(stable.revision)
+    revision = turn.stable.revision
+    fault = turn.world.fault(revision)
     if fault is not None and fault.models_own:
         back(turn, guard.former, fault.reason, fault.message)
         return True
-    message = _look(turn, guard, stable.revision)
+    message = _look(turn, guard, revision)
     if message:
         back(turn, guard.former, "AnalysisFailed", message)
     return bool(message)
@@ -117,9 +116,7 @@ def load(text: str) -> tuple[EvidenceState, dict[str, Counts]]:
 
 def back(turn: Turn, former: str, reason: str, message: str) -> None:
     """The former stable's warm pods serve again; what they take over from is rejected, and hands over to them."""
-    bad, warm = turn.status.stable, next(f for f in turn.status.former if f.revision == former)
-    if bad is None:
-        raise ValueError("nothing serves that could be rolled back")
+    bad, warm = turn.stable, next(f for f in turn.status.former if f.revision == former)
     set_weight(turn, 0)
     generation = turn.status.traffic.generation
     until = turn.now + max(turn.snap.spec.rollout.scale_down_delay, moves.SHORTEST_DRAIN)
@@ -146,7 +143,7 @@ def reject(turn: Turn, left: StableStatus, reason: str, message: str) -> None:
 def command(turn: Turn, revision: str) -> bool:
     """``rollback``: names the former stable to go to. False if there is no such, or a rollout is on its way."""
     former = next((f for f in turn.status.former if f.revision == revision), None)
-    if former is None or turn.status.phase is not Phase.STABLE or turn.status.stable is None:
+    if former is None or turn.status.phase is not Phase.STABLE:
         return False
     if turn.world.ready(revision):
         back(turn, revision, "RollbackCommanded", "rolled back by command")

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from modelramp.api.status import MAX_HISTORY, CandidateStatus, HistoryEntry, Phase, Status
+from modelramp.api.status import MAX_HISTORY, CandidateStatus, HistoryEntry, Phase, StableStatus, Status
 from modelramp.domain.snapshot import Decision, Snapshot
 from modelramp.domain.world import Event, World
 
@@ -31,6 +31,13 @@ class Turn:
         if self.status.candidate is None:
             raise ValueError(f"phase {self.status.phase} without a candidate")
         return self.status.candidate
+
+    @property
+    def stable(self) -> StableStatus:
+        """What serves, where something does. Raises ValueError where nothing does yet."""
+        if self.status.stable is None:
+            raise ValueError(f"phase {self.status.phase} without a stable revision")
+        return self.status.stable
 
     @property
     def stable_revision(self) -> str | None:
