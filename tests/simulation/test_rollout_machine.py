@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -13,6 +15,8 @@ from modelramp.ports import Kind
 from tests.unit.simulation import KEY, SPEC, Behaviour, Killed, Operator, SimulatedWorld
 
 SERVICE = Kind("v1", "Service")
+STEPS = int(os.environ.get("MODELRAMP_STEPS", "10000"))  # `make soak` takes a million
+STEPS_IN_A_ROW = 30
 BEHAVIOURS = st.sampled_from(
     [
         Behaviour(),
@@ -167,6 +171,9 @@ class Rollouts(RuleBasedStateMachine):
 
 
 Rollouts.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=STEPS // STEPS_IN_A_ROW,
+    stateful_step_count=STEPS_IN_A_ROW,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
-TestRollouts = Rollouts.TestCase
+TestRollouts = pytest.mark.timeout(0)(Rollouts.TestCase) if STEPS > 100_000 else Rollouts.TestCase

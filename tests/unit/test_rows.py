@@ -224,3 +224,14 @@ async def test_a_step_without_evidence_is_held_no_longer_than_the_time_for_a_ver
     world.deaf = True
     await until(world, operator, lambda status: status["phase"] == "Paused")
     assert world.status["reason"] == "Inconclusive"
+
+
+async def test_an_alias_that_moves_while_promoting_supersedes_before_the_commit() -> None:
+    world, operator = await serving(spec(bake="1m"))
+    await until(world, operator, lambda status: status["reason"] == "Baking")
+    world.aliases["prod"] = 3
+    await until(world, operator, lambda status: status["phase"] == "Aborting")
+    assert world.status["traffic"]["weight"] == 0
+    await until(world, operator, serves(3))
+    assert world.status["rejected"] == []
+    assert [h["action"] for h in world.status["history"] if h["version"] == 2] == ["CandidateStarted", "Aborting"]
