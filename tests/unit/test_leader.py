@@ -245,6 +245,21 @@ async def test_who_leads_and_who_could_take_part(store: FakeStore, clock: FakeCl
     assert not cut_off.takes_part
 
 
+async def test_a_lease_given_up_right_after_a_look_is_taken_within_a_second(
+    store: FakeStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Leader(store, clock, "one"), Leader(store, clock, "two")
+    await one.attempt()
+
+    async def sleep(seconds: float) -> None:
+        await one.release()
+        clock.seconds += seconds
+
+    monkeypatch.setattr("modelramp.engine.leader.asyncio.sleep", sleep)
+    await two.acquire()
+    assert clock.seconds <= 1.0
+
+
 async def test_a_follower_that_releases_takes_nothing_from_the_leader(store: FakeStore, clock: FakeClock) -> None:
     one, two = Leader(store, clock, "one"), Leader(store, clock, "two")
     await one.attempt()
