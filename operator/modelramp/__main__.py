@@ -54,6 +54,7 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
 
         identity = environment.pod_name or f"{socket.gethostname()}-{secrets.token_hex(4)}"
         leader = Leader(KubeLease(api, Key(environment.lease_namespace, LEASE_NAME)), clock, identity)
+        vitals.ready_when(lambda: leader.takes_part)
         await leader.acquire()
         stack.push_async_callback(leader.release)
         vitals.leads()
@@ -76,7 +77,8 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(leader.hold())
             tasks.create_task(registries.run(settings.poll_interval.total_seconds()))
-            tasks.create_task(queue.run_workers(settings.workers, vitals.counted(reconciler.reconcile)))
+            workers = queue.run_workers(settings.workers, vitals.counted(reconciler.reconcile))
+            tasks.create_task(leader.resign_after(workers))
             tasks.create_task(watch.run(stop_on_signals))
             tasks.create_task(watch.resync())
 

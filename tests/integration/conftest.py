@@ -14,8 +14,10 @@ import pytest
 from modelramp.adapters.clock import SystemClock
 from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi, path_of
+from modelramp.adapters.lease import LEASE
 from modelramp.adapters.observe import OWNER
 from modelramp.ports import Key, Object
+from tests.integration.operator_process import NAME, NAMESPACE, Launcher
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "hack" / "cluster" / "cluster.py"
@@ -101,6 +103,16 @@ async def namespace(admin: KubeApi) -> AsyncIterator[str]:
 def kube_cluster(api: KubeApi) -> KubeCluster:
     """The adapter, as the operator, always allowed to write."""
     return KubeCluster(api, SystemClock(), lambda: None)
+
+
+@pytest.fixture
+async def start(admin: KubeApi, admin_kubeconfig: Path, namespace: str, tmp_path: Path) -> AsyncIterator[Launcher]:
+    """Starts operators that look after the test's namespace, none of which has led before; ends them with the test."""
+    if await admin.find(path_of(LEASE, NAMESPACE, NAME)):
+        await admin.write("DELETE", path_of(LEASE, NAMESPACE, NAME), None)
+    launcher = Launcher(admin, admin_kubeconfig, tmp_path, namespace)
+    yield launcher
+    await launcher.end()
 
 
 CreateOwner = Callable[..., Any]

@@ -25,6 +25,15 @@ async def test_a_pass_that_hangs_makes_the_process_unhealthy() -> None:
         assert (await client.get("/healthz")).status == 200
 
 
+async def test_a_process_is_ready_when_it_takes_part_in_the_election() -> None:
+    vitals = Vitals(WorkQueue(FakeTimers()))
+    async with TestClient(TestServer(vitals.application())) as client:
+        assert (await client.get("/readyz")).status == 503
+        for takes_part, status in ((True, 200), (False, 503)):
+            vitals.ready_when(lambda answer=takes_part: answer)
+            assert (await client.get("/readyz")).status == status
+
+
 async def test_passes_are_counted_by_outcome() -> None:
     queue = WorkQueue(FakeTimers())
     vitals = Vitals(queue)

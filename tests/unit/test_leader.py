@@ -1,5 +1,7 @@
 """Leader election on a clock of the test's own: who may write, and when somebody else may."""
 
+import asyncio
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -192,6 +194,70 @@ async def test_a_released_lease_is_taken_at_once(store: FakeStore, clock: FakeCl
     with pytest.raises(LeaseLost):
         one.may_write()
     assert await two.attempt()
+
+
+async def test_a_renewal_whose_answer_was_not_seen_keeps_nobody_waiting(store: FakeStore, clock: FakeClock) -> None:
+    one, two = Leader(store, clock, "one"), Leader(store, clock, "two")
+    await one.attempt()
+    assert store.record
+    await store.write(replace(store.record, renewed=clock.now()))
+    await one.release()
+    assert await two.attempt()
+
+
+async def test_a_leader_that_was_replaced_does_not_release_the_others_lease(store: FakeStore, clock: FakeClock) -> None:
+    one, two = Leader(store, clock, "one"), Leader(store, clock, "two")
+    await one.attempt()
+    await two.attempt()
+    clock.seconds += TIMES.duration
+    assert await two.attempt()
+    await one.release()
+    assert store.record and store.record.holder == "two"
+
+
+@pytest.mark.parametrize("error", [None, LeaseLost("lost"), asyncio.CancelledError()])
+async def test_the_lease_is_given_up_when_the_writing_has_ended(
+    store: FakeStore, clock: FakeClock, error: BaseException | None
+) -> None:
+    leader = Leader(store, clock, "one")
+    await leader.attempt()
+
+    async def write() -> None:
+        leader.may_write()
+        assert store.record and store.record.holder == "one"
+        if error is not None:
+            raise error
+
+    with nullcontext() if error is None else pytest.raises(type(error)):
+        await leader.resign_after(write())
+    assert store.record and store.record.holder == ""
+
+
+async def test_who_leads_and_who_could_take_part(store: FakeStore, clock: FakeClock) -> None:
+    one, two, cut_off = (Leader(store, clock, name) for name in ("one", "two", "cut off"))
+    assert not one.takes_part
+    await one.attempt()
+    await two.attempt()
+    assert one.takes_part and two.takes_part
+    store.reachable = False
+    with pytest.raises(ClusterError):
+        await cut_off.attempt()
+    assert not cut_off.takes_part
+
+
+async def test_a_lease_given_up_right_after_a_look_is_taken_within_a_second(
+    store: FakeStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Leader(store, clock, "one"), Leader(store, clock, "two")
+    await one.attempt()
+
+    async def sleep(seconds: float) -> None:
+        await one.release()
+        clock.seconds += seconds
+
+    monkeypatch.setattr("modelramp.engine.leader.asyncio.sleep", sleep)
+    await two.acquire()
+    assert clock.seconds <= 1.0
 
 
 async def test_a_follower_that_releases_takes_nothing_from_the_leader(store: FakeStore, clock: FakeClock) -> None:

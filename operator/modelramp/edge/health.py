@@ -1,4 +1,9 @@
-"""What the kubelet and Prometheus ask of the operator's own process: ``/healthz`` and ``/metrics`` on one port."""
+"""What the kubelet and Prometheus ask of the operator's own process, on one port.
+
+``/healthz``: does it still work. ``/readyz``: could it lead. One that waits for another's Lease is ready, or an update
+of the Deployment would never end; one that cannot reach its Lease is not, so that an update does not end the last that
+can. ``/metrics``: numbers.
+"""
 
 import time
 from collections.abc import Callable
@@ -26,6 +31,10 @@ class Vitals:
         self._seconds = Histogram("modelramp_reconcile_seconds", "Duration of a pass.", registry=self._registry)
         self._gauge("modelramp_queue_depth", "Objects that wait for a worker.", lambda: float(len(queue)))
         self._leading = Gauge("modelramp_leader", "1 while this process leads.", registry=self._registry)
+        self._ready: Callable[[], bool] = lambda: False
+
+    def ready_when(self, ready: Callable[[], bool]) -> None:
+        self._ready = ready
 
     def leads(self) -> None:
         self._leading.set(1)
@@ -51,6 +60,7 @@ class Vitals:
     def application(self) -> web.Application:
         application = web.Application()
         application.router.add_get("/healthz", self._healthz)
+        application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._metrics)
         return application
 
@@ -61,6 +71,13 @@ class Vitals:
         seconds = self._queue.longest_running()
         if seconds > STUCK_SECONDS:
             return web.Response(status=503, text=f"a pass has been running for {seconds:.0f} s\n")
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        if not self._ready():
+            return web.Response(
+                status=503, text="not in the election of a leader yet; the log says what it waits for\n"
+            )
         return web.Response(text="ok\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:

@@ -8,6 +8,7 @@ between the two is longer than a write may take, so that a write begun in time e
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -45,11 +46,12 @@ class LeaseStore(Protocol):
 
 @dataclass(frozen=True)
 class LeaseTimes:
-    """In seconds; client-go's defaults."""
+    """In seconds; client-go's defaults, but that a follower looks more often: a Lease given up is soon taken."""
 
     duration: int = 15
     renew_deadline: float = 10.0
     retry_period: float = 2.0
+    look_period: float = 0.5
 
 
 class Leader:
@@ -64,6 +66,11 @@ class Leader:
         self._renewed_at = 0.0
         self._seen: LeaseRecord | None = None
         self._seen_at = 0.0
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether this process leads, or has seen who does and could take over."""
+        return self._held is not None or self._seen is not None
 
     def may_write(self) -> None:
         """Raises LeaseLost unless this process is the leader beyond doubt."""
@@ -87,7 +94,7 @@ class Leader:
             if now and now != trouble:
                 logger.info(now)
             trouble = now
-            await asyncio.sleep(self._times.retry_period)
+            await asyncio.sleep(self._times.look_period)
 
     async def hold(self) -> None:
         """Renews, after ``acquire``, until that fails for ``renew_deadline`` seconds; then raises LeaseLost."""
@@ -113,15 +120,35 @@ class Leader:
         self._renewed_at = started
         return True
 
+    async def resign_after(self, writing: Awaitable[None]) -> None:
+        """Awaits all that writes. However that ends, another may lead then, while the rest is still being closed."""
+        try:
+            await writing
+        finally:
+            await self.release()
+
     async def release(self) -> None:
         """Gives the Lease up, so that another need not wait for it to run out. Failing to is no harm."""
         held, self._held = self._held, None
         if held is None:
             return
         try:
-            await self._store.write(replace(held, holder="", duration=1, renewed=self._clock.now()))
+            await self._give_up(held)
         except (ClusterError, Conflict) as error:
             logger.info("lease not released: %s", error)
+
+    async def _give_up(self, held: LeaseRecord) -> None:
+        """Once more if a renewal was cut off whose answer was not seen: the Lease is still this process's then."""
+        try:
+            await self._store.write(self._vacant(held))
+        except Conflict:
+            current = await self._store.read()
+            if current is None or current.holder != self._identity:
+                raise
+            await self._store.write(self._vacant(current))
+
+    def _vacant(self, held: LeaseRecord) -> LeaseRecord:
+        return replace(held, holder="", duration=1, renewed=self._clock.now())
 
     def _may_take(self, current: LeaseRecord) -> bool:
         if self._seen is None or self._seen.resource_version != current.resource_version:
