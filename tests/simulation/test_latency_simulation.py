@@ -4,10 +4,8 @@ Both sides' service times are log-normal, in histograms with the server's bounds
 shipped. Pauses delay everything that one side answers meanwhile, and hit each side on its own.
 """
 
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +70,9 @@ def side(rng, world, rps, slower, threshold):
 
 
 def threshold(rng, world):
+    """Fixed on stable's answers before the rollout, pauses and all."""
     times = MEDIAN * rng.lognormal(0, world.sigma, 5000)
+    times[rng.uniform(size=5000) < world.pauses * PAUSE / 3600] += PAUSE
     cumulative = {bound: int(np.count_nonzero(times <= bound)) for bound in BOUNDS} | {float("inf"): len(times)}
     return latency.threshold(latency.per_bucket([cumulative]), Latency(quantile=world.quantile))
 
@@ -105,3 +105,52 @@ def simulate(world, runs, seed=20260101):
 
 def share(results, outcome):
     return sum(found is outcome for found, *_ in results) / len(results)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0])
+@pytest.mark.parametrize("rps", [20, 200])
+@pytest.mark.parametrize("quantile", [0.95, 0.99])
+def test_as_fast_passes_and_is_never_aborted(rps, quantile, sigma):
+    results = simulate(World(rps, quantile=quantile, sigma=sigma, looks=180), 30)
+    assert share(results, Outcome.FAIL) == 0
+    assert share(results, Outcome.PASS) >= 0.95
+    assert median(passed for _, _, passed in results) <= (300 if quantile == 0.95 else 1000)
+
+
+@pytest.mark.parametrize("rps", [20, 200])
+def test_three_times_slower_is_found_within_a_minute(rps):
+    results = simulate(World(rps, slower=3), 40)
+    assert share(results, Outcome.FAIL) == 1.0
+    assert median(looks for _, looks, _ in results) <= 13
+    assert not any(passed for *_, passed in results)
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.5])
+@pytest.mark.parametrize("pauses", [4, 12])
+def test_pauses_of_either_side_do_not_abort(pauses, weight):
+    results = simulate(World(20, pauses=pauses, weight=weight, looks=360), 60)
+    assert share(results, Outcome.FAIL) <= 0.05
+
+
+def test_no_look_decides_alone():
+    """A candidate all of whose answers are slow is not taken back at once, however many they are."""
+    results = simulate(World(200, slower=100), 20)
+    assert min(looks for _, looks, _ in results) > 4
+
+
+def test_at_the_limit_does_not_pass():
+    """Its quantile is the threshold itself: a wrong Pass, at any look."""
+    rng = np.random.default_rng(20260101)
+    at_limit = []
+    for _ in range(100):
+        world = World(20)
+        z95 = 1.6449
+        slower = threshold(rng, world) / (MEDIAN * np.exp(z95 * world.sigma))
+        at_limit.append(rollout(replace(world, slower=float(slower)), rng))
+    assert sum(1 for *_, passed in at_limit if passed) / 100 <= 2 * ALPHA
+
+
+def test_a_hop_would_abort_where_it_were_counted():
+    """Why service time is judged, and not what the answers take on their way too: the hop weighs on one side only."""
+    assert share(simulate(World(20), 40), Outcome.FAIL) == 0
+    assert share(simulate(World(20, hop=0.1), 40), Outcome.FAIL) == 1.0

@@ -24,9 +24,9 @@ NO_SPLIT = ""
 
 BEYOND = 10
 """A quantile is known once so many answers lie beyond it."""
-LOOKS_TO_FAIL = 3
-"""No look brings more than this part of 1/alpha: a pause of one side's pods is one bad moment, however many requests
-it delays."""
+LOOKS_TO_FAIL = 8
+"""No look brings more than this part of what a Fail takes: a pause of one side's pods is one bad moment, however many
+requests it delays, and pauses that last for several looks are not rare."""
 
 Histogram = Mapping[float, int]
 
@@ -97,7 +97,7 @@ def first_look(turn: Turn, pods: Collection[Pod], alpha: float, asked: Latency) 
         return unknown(turn, Verdict.INCONCLUSIVE, message)
     slow_above = threshold(own, asked)
     if slow_above is None:
-        message = f"stable's {name} times {asked.margin:g} is beyond the pods' histograms: latency can't be judged"
+        message = f"stable's {name} times {asked.margin:g} is beyond the pods' histograms: it can't be judged"
         return unknown(turn, Verdict.INCONCLUSIVE, message)
     known = Known(asked.quantile, asked.margin, slow_above)
     evidence = report(turn, LATENCY, None, EvidenceState(), known.settings(alpha), 0)
