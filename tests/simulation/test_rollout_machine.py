@@ -13,10 +13,12 @@ from modelramp.ports import Kind
 from tests.unit.simulation import KEY, SPEC, Behaviour, Killed, Operator, SimulatedWorld
 
 SERVICE = Kind("v1", "Service")
+ROLLOUT = {**SPEC["rollout"], "analysis": {"objectives": {"latency": {}}}}
 BEHAVIOURS = st.sampled_from(
     [
         Behaviour(),
         Behaviour(bad_rate=0.1),
+        Behaviour(service=0.09),
         Behaviour(ready_after=float("inf")),
         Behaviour(fault=Fault("LoadFailed", "does not load", models_own=True)),
         Behaviour(fault=Fault("Unschedulable", "no node fits", models_own=False)),
@@ -56,7 +58,7 @@ class Rollouts(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.world = WatchedWorld(SPEC)
+        self.world = WatchedWorld({**SPEC, "rollout": ROLLOUT})
         self.operator = Operator(self.world)
         self._passes(25)
 
@@ -119,10 +121,10 @@ class Rollouts(RuleBasedStateMachine):
         if target:
             self.world.command(verb, f"{target['revision']}#{nonce}")
 
-    @rule(weights=st.lists(st.integers(1, 100), min_size=1, max_size=3, unique=True))
-    def edit_steps(self, weights: list[int]) -> None:
+    @rule(weights=st.lists(st.integers(1, 100), min_size=1, max_size=3, unique=True), latency=st.booleans())
+    def edit_rollout(self, weights: list[int], latency: bool) -> None:
         steps = [{"weight": w, "hold": "5s"} for w in sorted(weights)]
-        self.world.edit(rollout={**SPEC["rollout"], "steps": steps})
+        self.world.edit(rollout={**(ROLLOUT if latency else SPEC["rollout"]), "steps": steps})
 
     @precondition(lambda self: self.world.status.get("phase") == "Stable")
     @rule()

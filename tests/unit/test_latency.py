@@ -127,7 +127,32 @@ async def test_stable_without_a_past_is_measured_in_the_first_looks() -> None:
     assert evidence(status)["message"].startswith("what is slow is not known yet: stable's p95 needs 200 service times")
     status = await until(world, operator, lambda s: "thresholdSeconds" in evidence(s))
     assert evidence(status)["requests"] == 0
+    status = await until(world, operator, lambda s: evidence(s).get("requests", 0) > 0)
+    counted = evidence(status)["requests"] + evidence(status)["stableRequests"]
+    assert counted <= 6 * world.rps, "what was answered before the baseline is not counted"
     await until(world, operator, promoted)
+
+
+async def test_a_metric_without_data_holds_whatever_the_other_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, operator = await serving({}, service=0.02)
+    await until(world, operator, lambda s: evidence(s).get("verdict") == "Pass")
+    honest = SimulatedWorld._metrics
+    answered = {pod.name: dict(pod.splits[pod.salt]) for pod in world.pods.values() if pod.splits}
+
+    def refused(self: SimulatedWorld, pod: SimPod) -> PodMetrics:
+        metrics = honest(self, pod)
+        before = answered[pod.name]["c_ok"]
+        splits = {
+            salt: dataclasses.replace(c, candidate_ok=before, candidate_error=c.candidate_ok - before) if salt else c
+            for salt, c in metrics.splits.items()
+        }
+        return dataclasses.replace(metrics, splits=splits)
+
+    monkeypatch.setattr(SimulatedWorld, "_metrics", refused)
+    await run(world, operator, 60)
+    assert evidence(world.status)["verdict"] == "Pass"
+    assert world.status["reason"] == "NoEvidence"
+    assert world.status["message"].startswith("errors: no data")
 
 
 async def test_pods_that_tell_no_service_times_never_pass(monkeypatch: pytest.MonkeyPatch) -> None:
