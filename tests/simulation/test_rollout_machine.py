@@ -17,10 +17,12 @@ from tests.unit.simulation import KEY, SPEC, Behaviour, Killed, Operator, Simula
 SERVICE = Kind("v1", "Service")
 STEPS = int(os.environ.get("MODELRAMP_STEPS", "10000"))  # `make soak` takes a million
 STEPS_IN_A_ROW = 30
+ROLLOUT = {**SPEC["rollout"], "analysis": {"objectives": {"latency": {}}}}
 BEHAVIOURS = st.sampled_from(
     [
         Behaviour(),
         Behaviour(bad_rate=0.1),
+        Behaviour(service=0.09),
         Behaviour(ready_after=float("inf")),
         Behaviour(fault=Fault("LoadFailed", "does not load", models_own=True)),
         Behaviour(fault=Fault("Unschedulable", "no node fits", models_own=False)),
@@ -60,7 +62,7 @@ class Rollouts(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.world = WatchedWorld(SPEC)
+        self.world = WatchedWorld({**SPEC, "rollout": ROLLOUT})
         self.operator = Operator(self.world)
         self._passes(25)
 
@@ -128,10 +130,10 @@ class Rollouts(RuleBasedStateMachine):
     def suspend(self, suspend: bool) -> None:
         self.world.edit(suspend=suspend)
 
-    @rule(weights=st.lists(st.integers(1, 100), min_size=1, max_size=3, unique=True))
-    def edit_steps(self, weights: list[int]) -> None:
+    @rule(weights=st.lists(st.integers(1, 100), min_size=1, max_size=3, unique=True), latency=st.booleans())
+    def edit_rollout(self, weights: list[int], latency: bool) -> None:
         steps = [{"weight": w, "hold": "5s"} for w in sorted(weights)]
-        self.world.edit(rollout={**SPEC["rollout"], "steps": steps})
+        self.world.edit(rollout={**(ROLLOUT if latency else SPEC["rollout"]), "steps": steps})
 
     @precondition(lambda self: self.world.status.get("phase") == "Stable")
     @rule()

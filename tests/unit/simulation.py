@@ -5,9 +5,12 @@ Deterministic. Time moves only in `World.tick`; each write is counted, and can b
 
 import copy
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
 from modelramp.desired.meta import (
@@ -33,6 +36,7 @@ from modelramp.ports import Conflict, Key, Kind, Object, Observation, Registered
 
 KEY = Key("shop", "digits")
 DEPLOYMENT = Kind("apps/v1", "Deployment")
+BOUNDS = (0.01, 0.016, 0.025, 0.04, 0.063, 0.1, math.inf)
 
 
 class Killed(BaseException):
@@ -45,6 +49,7 @@ class Behaviour:
 
     ready_after: float = 2.0  # seconds; inf: never
     bad_rate: float = 0.0
+    service: float = 0.02  # seconds of every answer
     fault: Fault | None = None
 
 
@@ -62,6 +67,16 @@ class SimPod:
     salt: str = ""
     owed: float = 0.0  # bad answers of the candidate that are due
     splits: dict[str, dict[str, int]] = field(default_factory=dict)
+    service: dict[tuple[str, str], Counter[float]] = field(default_factory=dict)  # answers per bucket, by salt and side
+
+    def serve(self, side: str, seconds: float, answers: int) -> None:
+        salt = self.salt if self.weight else ""
+        bound = next((bound for bound in BOUNDS if seconds <= bound), math.inf)
+        self.service.setdefault((salt, side), Counter())[bound] += answers
+
+    def histogram(self, salt: str, side: str) -> dict[float, int]:
+        counted = self.service.get((salt, side), Counter())
+        return dict(zip(BOUNDS, accumulate(counted[bound] for bound in BOUNDS), strict=True))
 
 
 class SimulatedWorld:
@@ -193,15 +208,18 @@ class SimulatedWorld:
             )
             revision = json.loads(pod.split).get("revision", "") if pod.split else ""
             candidate = next((p for p in self.pods.values() if p.revision == revision), None)
-            rate = self.behaviours.get(candidate.version, Behaviour()).bad_rate if candidate else 0.0
-            pod.owed += to_candidate * rate
+            theirs = self.behaviours.get(candidate.version, Behaviour()) if candidate else Behaviour()
+            pod.owed += to_candidate * theirs.bad_rate
             bad = int(pod.owed)
             pod.owed -= bad
             counts["c_bad"] += bad
             counts["c_ok"] += to_candidate - bad
-            own_bad = round((requests - to_candidate) * self.behaviours.get(pod.version, Behaviour()).bad_rate)
+            own = self.behaviours.get(pod.version, Behaviour())
+            own_bad = round((requests - to_candidate) * own.bad_rate)
             counts["bad"] += own_bad
             counts["ok"] += requests - to_candidate - own_bad
+            pod.serve("candidate", theirs.service, to_candidate - bad)
+            pod.serve("stable", own.service, requests - to_candidate - own_bad)
 
     # The Cluster port
 
@@ -317,7 +335,14 @@ class SimulatedWorld:
 
     def _metrics(self, pod: SimPod) -> PodMetrics:
         splits = {
-            salt: SplitCounts(candidate_ok=c["c_ok"], candidate_bad=c["c_bad"], stable_ok=c["ok"], stable_bad=c["bad"])
+            salt: SplitCounts(
+                candidate_ok=c["c_ok"],
+                candidate_bad=c["c_bad"],
+                stable_ok=c["ok"],
+                stable_bad=c["bad"],
+                candidate_service=pod.histogram(salt, "candidate"),
+                stable_service=pod.histogram(salt, "stable"),
+            )
             for salt, c in pod.splits.items()
         }
         window = {"bad_seconds": 100.0, "bad_sum": 100.0, "bad_squares": 10_000.0} if self.clustered else {}

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ def split_requests(side: str, salt: str, outcome: str, count: float) -> str:
     return f"modelramp_split_requests_total{{{labels}}} {count}"
 
 
+def service_seconds(side: str, salt: str, le: str, count: float, target: str = "aaaaaaaa") -> str:
+    """As prometheus_client writes it: labels by name, the bound first."""
+    labels = f'le="{le}",{LABELS},salt="{salt}",side="{side}",target="{target}"'
+    return f"modelramp_split_service_seconds_bucket{{{labels}}} {count}"
+
+
 TEXT = "\n".join(
     [
         "# HELP modelramp_split_requests_total Requests by the side they were dealt to.",
@@ -41,7 +48,15 @@ TEXT = "\n".join(
         "# TYPE modelramp_split_requests_created gauge",
         f'modelramp_split_requests_created{{{LABELS},side="stable",target="",salt="",outcome="ok"}} 1.7e+09',
         "# TYPE modelramp_split_service_seconds histogram",
-        f'modelramp_split_service_seconds_bucket{{{LABELS},side="stable",target="",salt="",le="+Inf"}} 900',
+        service_seconds("stable", "", "0.01", 880.0),
+        service_seconds("stable", "", "0.016", 899.0),
+        service_seconds("stable", "", "+Inf", 900.0),
+        f"modelramp_split_service_seconds_sum{{{LABELS}}} 7.5",
+        service_seconds("stable", "8f", "+Inf", 90),
+        service_seconds("candidate", "8f", "0.01", 0),
+        service_seconds("candidate", "8f", "+Inf", 7),
+        service_seconds("a third", "8f", "+Inf", 7),
+        f'modelramp_request_duration_seconds_bucket{{{LABELS},route="infer",le="+Inf"}} 999',
         "# TYPE modelramp_traffic_generation gauge",
         f"modelramp_traffic_generation{{{LABELS}}} 17",
         f"modelramp_traffic_weight{{{LABELS}}} 10",
@@ -57,9 +72,16 @@ METRICS = PodMetrics(
     weight=10,
     started=1.7952e9,
     splits={
-        "": SplitCounts(stable_ok=900, stable_bad=2),
+        "": SplitCounts(stable_ok=900, stable_bad=2, stable_service={0.01: 880, 0.016: 899, inf: 900}),
         "8f": SplitCounts(
-            candidate_ok=7, candidate_bad=5, candidate_neutral=4, candidate_error=5, candidate_skipped=6, stable_ok=90
+            candidate_ok=7,
+            candidate_bad=5,
+            candidate_neutral=4,
+            candidate_error=5,
+            candidate_skipped=6,
+            stable_ok=90,
+            candidate_service={0.01: 0, inf: 7},
+            stable_service={inf: 90},
         ),
     },
     bad_seconds=3600,
@@ -81,6 +103,17 @@ def test_targets_of_one_salt_are_added_up() -> None:
     assert pod_metrics(text).splits["8f"].candidate_ok == 10
 
 
+def test_histograms_of_one_salt_are_added_up_whatever_the_order_of_labels_and_bounds() -> None:
+    bound_last = f'salt="8f",{LABELS},side="candidate",target="bb}} 7,le=\\"1\\"",le="%s"'
+    text = [
+        service_seconds("candidate", "8f", "+Inf", 5),
+        service_seconds("candidate", "8f", "0.1", 4),
+        f"modelramp_split_service_seconds_bucket{{{bound_last % '0.1'}}} 1",
+        f"modelramp_split_service_seconds_bucket{{{bound_last % '+Inf'}}} 2",
+    ]
+    assert pod_metrics("\n".join(text)).splits["8f"].candidate_service == {0.1: 5, inf: 7}
+
+
 def test_a_pod_that_counts_nothing_yet_has_empty_counts() -> None:
     assert pod_metrics("") == PodMetrics()
 
@@ -93,6 +126,15 @@ def test_a_pod_that_counts_nothing_yet_has_empty_counts() -> None:
         "modelramp_traffic_generation +Inf",
         "modelramp_traffic_generation seventeen",
         "modelramp_split_requests_total{side=",
+        pytest.param(service_seconds("stable", "", "+Inf", float("nan")), id="buckets of nan"),
+        pytest.param(service_seconds("stable", "", "+Inf", float("inf")), id="infinitely many"),
+        pytest.param(service_seconds("stable", "", "fast", 1), id="a bound that is no number"),
+        pytest.param("modelramp_split_service_seconds_bucket{} 1", id="a bucket without bound"),
+        pytest.param(service_seconds("stable", "", "0.1", 1), id="no total"),
+        pytest.param(
+            f"{service_seconds('stable', '', '0.1', 2)}\n{service_seconds('stable', '', '+Inf', 1)}",
+            id="more within a bound than in all",
+        ),
     ],
 )
 def test_counts_that_no_counter_can_have_are_refused(text: str) -> None:

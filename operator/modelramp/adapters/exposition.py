@@ -1,8 +1,14 @@
-"""Prometheus text as PodMetrics. Series that docs/contract.md does not name are ignored."""
+"""Prometheus text as PodMetrics. Series that docs/contract.md does not name are ignored.
 
+The histogram of service times is most of a busy pod's text. It is read line by line here: the lines of one series
+differ in their bound and value only, so its labels are parsed once.
+"""
+
+import re
 from collections import defaultdict
-from collections.abc import Iterable
-from math import isfinite
+from collections.abc import Iterable, Mapping
+from math import inf, isfinite
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -10,6 +16,8 @@ from prometheus_client.samples import Sample
 from modelramp.domain.world import PodMetrics, SplitCounts
 
 SPLIT_REQUESTS = "modelramp_split_requests_total"
+SERVICE_BUCKET = "modelramp_split_service_seconds_bucket{"
+SERVICE = {"candidate": "candidate_service", "stable": "stable_service"}
 OUTCOMES = {
     ("candidate", "ok"): "candidate_ok",
     ("candidate", "bad"): "candidate_bad",
@@ -29,28 +37,69 @@ GAUGES = {
     "modelramp_bad_window_squares": "bad_squares",
 }
 WHOLE = frozenset({"generation", "weight"})
+LE = re.compile(r'[{,]le="([^"]*)"')
+LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 
 
 def pod_metrics(text: str) -> PodMetrics:
     """Raises ValueError for text that is not Prometheus', or counts that no counter can have."""
+    lines = text.splitlines()
     gauges: dict[str, float] = {}
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for sample in _samples(text):
-        if not isfinite(sample.value) or sample.value < 0:
-            raise ValueError(f"{sample.name} is {sample.value}")
+    splits: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(int))
+    for sample in _samples(lines):
+        value = possible(sample.name, sample.value)
         if sample.name in GAUGES:
             field = GAUGES[sample.name]
-            gauges[field] = int(sample.value) if field in WHOLE else sample.value
+            gauges[field] = int(value) if field in WHOLE else value
             continue
         field = OUTCOMES.get((sample.labels.get("side", ""), sample.labels.get("outcome", "")), "")
         if field:
-            counts[sample.labels.get("salt", "")][field] += int(sample.value)
-    return PodMetrics(splits={salt: SplitCounts(**fields) for salt, fields in counts.items()}, **gauges)  # type: ignore[arg-type]
+            splits[sample.labels.get("salt", "")][field] += int(value)
+    for (salt, side), histogram in _service_times(lines).items():
+        splits[salt][SERVICE[side]] = histogram
+    return PodMetrics(splits={salt: SplitCounts(**fields) for salt, fields in splits.items()}, **gauges)  # type: ignore[arg-type]
 
 
-def _samples(text: str) -> Iterable[Sample]:
-    """The contract's samples; other lines are not even parsed: histograms of a busy pod are most of the text."""
+def possible(name: str, value: float) -> float:
+    if not isfinite(value) or value < 0:
+        raise ValueError(f"{name} is {value}")
+    return value
+
+
+def _samples(lines: Iterable[str]) -> Iterable[Sample]:
+    """The contract's counters and gauges; other lines are not even parsed."""
     wanted = (SPLIT_REQUESTS, *GAUGES)
-    lines = "\n".join(line for line in text.splitlines() if line.startswith(wanted))
-    for family in text_string_to_metric_families(lines + "\n"):
+    chosen = "\n".join(line for line in lines if line.startswith(wanted))
+    for family in text_string_to_metric_families(chosen + "\n"):
         yield from family.samples
+
+
+def _service_times(lines: Iterable[str]) -> Mapping[tuple[str, str], Mapping[float, int]]:
+    """Histograms by salt and side, summed over targets."""
+    found: dict[tuple[str, str], dict[float, int]] = {}
+    series: dict[tuple[str, str], dict[float, int] | None] = {}
+    for line in lines:
+        if not line.startswith(SERVICE_BUCKET):
+            continue
+        labels, _, value = line.rpartition("} ")
+        bound = LE.search(labels)
+        if bound is None:
+            raise ValueError(f"a bucket without bound: {line[:200]}")
+        rest = labels[: bound.start()], labels[bound.end() :]
+        if rest not in series:
+            series[rest] = _histogram(found, dict(LABEL.findall(labels)))
+        histogram = series[rest]
+        if histogram is not None:
+            le = float(bound[1])
+            histogram[le] = histogram.get(le, 0) + int(possible(SERVICE_BUCKET, float(value)))
+    for histogram in found.values():
+        counts = [count for _, count in sorted(histogram.items())]
+        if inf not in histogram or counts != sorted(counts):
+            raise ValueError("a histogram of service times that does not add up")
+    return found
+
+
+def _histogram(found: dict[tuple[str, str], dict[float, int]], labels: Mapping[str, str]) -> dict[float, int] | None:
+    """The histogram that a series with these labels counts into; None for a side that nobody knows."""
+    side = labels.get("side", "")
+    return found.setdefault((labels.get("salt", ""), side), {}) if side in SERVICE else None

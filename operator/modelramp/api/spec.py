@@ -174,8 +174,24 @@ class Step(ApiModel):
     pause: Pause | None = None
 
 
+class Latency(ApiModel):
+    """How slow a candidate may be, by the service time that the servers report: the network is not in it."""
+
+    quantile: float = Field(
+        0.95,
+        gt=0,
+        lt=1,
+        json_schema_extra={"enum": [0.95, 0.99]},
+        description="Quantile of the service time that is compared.",
+    )
+    margin: float = Field(
+        1.5, gt=1, le=100, description="How many times stable's quantile the candidate's must be certified below."
+    )
+
+
 class Objectives(ApiModel):
     error_rate: float = Field(0.01, gt=0, lt=1, description="Error rate that a candidate must be certified below.")
+    latency: Latency | None = Field(None, description="Absent: how fast the candidate answers is not judged.")
 
 
 class Analysis(ApiModel):

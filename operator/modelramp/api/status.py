@@ -144,6 +144,7 @@ class EvidenceStatus(ApiModel):
     stable_rate: float | None = None
     requests_needed: int | None = Field(None, description="Further candidate requests that a Pass needs.")
     seconds_needed: int | None = Field(None, description="The time they take at the present rate.")
+    threshold_seconds: float | None = Field(None, description="Latency: an answer that takes longer is slow.")
     looked_at: Time | None = None
     state: Annotated[str, WithJsonSchema({"type": "string"})] = Field("", description="The test's own memory.")
 

@@ -4,7 +4,7 @@ Each answers True (or False, for in_force) once it has said why, or has moved th
 """
 
 from modelramp.api.spec import Step
-from modelramp.api.status import Cause, Phase
+from modelramp.api.status import Cause, Phase, Verdict
 from modelramp.domain import analysis
 from modelramp.domain.moves import abort, fail, overdue, release, undecided, unresolved
 from modelramp.domain.traffic import FULL, POLL, acknowledged, set_weight, size_for
@@ -75,10 +75,9 @@ def judged_bad(turn: Turn) -> bool:
     if turn.status.step is None or not turn.status.traffic.weight:
         return False
     analysis.look(turn)
-    failure = analysis.failure(turn)
-    if failure is None:
+    if not analysis.failed(turn):
         return False
-    fail(turn, "AnalysisFailed", failure.message)
+    fail(turn, "AnalysisFailed", analysis.told(turn, Verdict.FAIL))
     return True
 
 
@@ -153,7 +152,7 @@ def blind(turn: Turn) -> bool:
     """No data (nobody takes the candidate's requests, or the pods can't be asked): the step is held, up to a limit."""
     if not analysis.blind(turn):
         return False
-    message = turn.status.evidence[0].message
+    message = analysis.told(turn, Verdict.ERROR)
     if overdue(turn):
         undecided(turn, message)
     else:
@@ -162,5 +161,4 @@ def blind(turn: Turn) -> bool:
 
 
 def holding(turn: Turn, step: Step) -> str:
-    evidence = turn.status.evidence[0].message if turn.status.evidence else "no look taken yet"
-    return f"{step.weight} %: {evidence}"
+    return f"{step.weight} %: {analysis.told(turn)}"

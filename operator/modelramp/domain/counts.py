@@ -80,3 +80,27 @@ def dispersion_index(windows: Iterable[BadWindow]) -> float:
         return 1.0
     mean = total / seconds
     return max(1.0, (math.fsum(w.squares for w in seen) / seconds - mean * mean) / mean)
+
+
+@dataclass(frozen=True, slots=True)
+class Unevenness:
+    """How unevenly stable's bad requests fall on the looks, where nobody counts them by the second.
+
+    looks: those with requests. squares: sum over them of bad^2 / requests.
+    """
+
+    looks: int = 0
+    squares: float = 0.0
+
+    def add(self, look: Counts) -> Unevenness:
+        if not look.requests:
+            return self
+        return Unevenness(self.looks + 1, self.squares + look.bad * look.bad / look.requests)
+
+    def index(self, total: Counts) -> float:
+        """Index of dispersion of `total`, the sum of the looks: Pearson's chi-square per degree of freedom, never
+        below 1. It is 1 for independent requests, whatever the looks' sizes."""
+        if self.looks < 2 or not total.bad:
+            return 1.0
+        chi_square = self.squares * total.requests / total.bad - total.bad
+        return max(1.0, chi_square / (self.looks - 1))

@@ -36,12 +36,14 @@ class Settings:
     objective: the rate of bad requests that is acceptable whatever stable does.
     margin: how many times stable's rate is acceptable.
     event: what a bad request did, for the reason ("candidate {event} 3 of 100 requests").
+    most_per_look: what one look adds at most to the logarithm of the Fail test, so that no single bad moment decides.
     """
 
     alpha: float = 0.05
     objective: float = 0.01
     margin: float = 2.0
     event: str = "failed"
+    most_per_look: float = math.inf
 
     def __post_init__(self) -> None:
         if not (0 < self.alpha < 1 and 0 < self.objective < 1 and self.margin > 1):
@@ -165,7 +167,7 @@ def _suspect(
         increments = [ratio_increment(candidate, stable, rho, 1.0) for rho in WORSE]
     look = state.telling_looks
     worse = tuple(
-        each.advance(look, increment / dispersion, candidate, stable)
+        each.advance(look, min(increment / dispersion, settings.most_per_look), candidate, stable)
         for each, increment in zip(state.worse, increments, strict=True)
     )
     return replace(state, telling_looks=look + 1, worse=worse)

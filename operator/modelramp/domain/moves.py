@@ -100,8 +100,8 @@ def step_index(turn: Turn) -> int:
 def conclude(turn: Turn) -> None:
     """All steps are done: what does the evidence say?"""
     if analysis.passed(turn):
-        return promote(turn, turn.status.evidence[0].message)
-    message = turn.status.evidence[0].message if turn.status.evidence else "no look taken yet"
+        return promote(turn, analysis.told(turn))
+    message = analysis.told(turn)
     if not overdue(turn):
         return turn.say("AwaitingVerdict", message)
     undecided(turn, message)
@@ -130,7 +130,7 @@ def resume(turn: Turn, message: str) -> None:
     """Out of a pause step to what is after it; out of a failure into a new attempt; else on with the step in hand."""
     turn.record_candidate("Resumed", "Resumed", message)
     turn.say("Resumed", message)
-    failed = analysis.failure(turn) is not None or turn.status.step is None
+    failed = analysis.failed(turn) or turn.status.step is None
     why = end_pause(turn)
     if failed:
         return afresh(turn, Phase.GATING)
@@ -178,7 +178,7 @@ def afresh(turn: Turn, phase: Phase) -> None:
 
 def promote(turn: Turn, message: str) -> None:
     """Straight to everything. By command also out of a failure, whose evidence is then no longer asked."""
-    if end_pause(turn) and analysis.failure(turn) is not None:
+    if end_pause(turn) and analysis.failed(turn):
         afresh(turn, Phase.PROMOTING)
     turn.tell("Promoting", message)
     turn.say("Promoting", message)

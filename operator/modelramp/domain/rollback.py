@@ -4,9 +4,6 @@ After a promotion what serves now is watched for as long as the former pods stay
 to compare it with any more, so its error rate is tested against what was acceptable in the rollout.
 """
 
-import json
-from collections.abc import Mapping
-
 from modelramp.api.status import (
     MAX_FORMER,
     MAX_REJECTED,
@@ -18,13 +15,17 @@ from modelramp.api.status import (
     Rejected,
     StableStatus,
 )
-from modelramp.domain import analysis, moves
+from modelramp.domain import moves
 from modelramp.domain.counts import NOTHING, Counts, interval
+from modelramp.domain.errors import ERRORS, count
 from modelramp.domain.evidence import EvidenceState, Settings, update
+from modelramp.domain.metric import Memory, by_container
 from modelramp.domain.snapshot import Target
 from modelramp.domain.traffic import set_weight
 from modelramp.domain.turn import Turn
 from modelramp.domain.verdict import Outcome, verdict
+
+SIDE = "serving"  # the one side that there is
 
 
 def remember(turn: Turn) -> None:
@@ -46,11 +47,12 @@ def begin_guard(turn: Turn) -> None:
     former = turn.stable
     if not turn.world.ready(former.revision):
         return
-    errors = next((e for e in turn.status.evidence if e.metric == analysis.ERRORS), None)
+    errors = next((e for e in turn.status.evidence if e.metric == ERRORS), None)
     accepted = Counts(errors.stable_requests, errors.stable_bad) if errors else NOTHING
-    memory = dump(EvidenceState(stable=accepted), local_counts(turn, turn.candidate.revision))
+    memory = Memory(EvidenceState(stable=accepted), {SIDE: local_counts(turn, turn.candidate.revision)})
     until = turn.now + turn.snap.spec.rollout.scale_down_delay
-    turn.set(guard=GuardStatus(former=former.revision, former_version=former.version, until=until, state=memory))
+    guard = GuardStatus(former=former.revision, former_version=former.version, until=until, state=memory.dump())
+    turn.set(guard=guard)
 
 
 def gone_bad(turn: Turn) -> bool:
@@ -80,38 +82,20 @@ def _look(turn: Turn, guard: GuardStatus, revision: str) -> str:
     turn.wake_in(interval_between)
     asked = turn.snap.spec.rollout.analysis
     settings = Settings(alpha=asked.alpha, objective=asked.objectives.error_rate)
-    state, before = load(guard.state)
+    memory = Memory.load(guard.state, (SIDE,))
     now = local_counts(turn, revision)
-    fresh = interval(before, now)
-    if fresh.requests:
-        state = update(state, fresh, NOTHING, 1.0, settings)
-    turn.set(guard=guard.model_copy(update={"looked_at": turn.now, "state": dump(state, {**before, **now})}))
+    fresh = interval(memory.counters[SIDE], now)
+    state = update(memory.state, fresh, NOTHING, 1.0, settings) if fresh.requests else memory.state
+    remembered = memory.advance(state, {SIDE: now}, {}, turn.world.pods)
+    turn.set(guard=guard.model_copy(update={"looked_at": turn.now, "state": remembered}))
     judged = verdict(state, settings)
     return judged.reason if judged.outcome is Outcome.FAIL else ""
 
 
 def local_counts(turn: Turn, revision: str) -> dict[str, Counts]:
-    """What each pod of a revision has answered itself, by container life."""
-    counts = {}
-    for pod in turn.world.pods_of(revision):
-        own = analysis.splits(pod, "")
-        if own is not None:
-            counts[analysis.key(pod)] = analysis.count("stable", own)
-    return counts
-
-
-def dump(state: EvidenceState, counters: Mapping[str, Counts]) -> str:
-    told = {key: [c.requests, c.bad] for key, c in counters.items()}
-    return json.dumps({"tests": state.to_dict(), "counters": told}, separators=(",", ":"))
-
-
-def load(text: str) -> tuple[EvidenceState, dict[str, Counts]]:
-    """Starts afresh from anything that this release did not write."""
-    try:
-        data = json.loads(text)
-        return EvidenceState.from_dict(data["tests"]), {key: Counts(*c) for key, c in data["counters"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return EvidenceState(), {}
+    """What each container of a revision has answered itself."""
+    answered = by_container([pod for pod in turn.world.pods_of(revision) if pod.metrics], "")
+    return {container: count("stable", counts) for container, counts in answered.items()}
 
 
 def back(turn: Turn, former: str, reason: str, message: str) -> None:

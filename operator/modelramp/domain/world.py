@@ -63,6 +63,9 @@ class SplitCounts:
     candidate_skipped: int = 0
     stable_ok: int = 0
     stable_bad: int = 0
+    candidate_service: Mapping[float, int] = field(default_factory=dict)
+    stable_service: Mapping[float, int] = field(default_factory=dict)
+    """Histograms of service time: ok answers that took at most so many seconds; at infinity all of them."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""The metric that every rollout is judged by: how often each side fails."""
+
+import math
+from collections.abc import Collection
+
+from modelramp.api.status import EvidenceStatus
+from modelramp.domain.counts import BadWindow, Counts, dispersion_index, interval
+from modelramp.domain.evidence import Settings, update
+from modelramp.domain.metric import Memory, by_container, report
+from modelramp.domain.turn import Turn
+from modelramp.domain.world import Pod, SplitCounts
+
+ERRORS = "errors"
+
+SIDES = ("candidate", "stable", "answered", "refused")
+"""candidate, stable: evidence about each side. answered: requests dealt, and those the candidate answered.
+refused: requests dealt to the candidate, and those that are no evidence because nobody took them."""
+
+
+def look(
+    turn: Turn, before: EvidenceStatus | None, pods: Collection[Pod], alpha: float
+) -> tuple[EvidenceStatus, Counts]:
+    """The evidence after this look, and the requests dealt since the last one with those the candidate answered."""
+    memory = Memory.load(before.state if before else "", SIDES)
+    now = by_container(pods, turn.candidate.salt)
+    current = {side: {k: count(side, c) for k, c in now.items()} for side in SIDES}
+    fresh = {side: interval(memory.counters[side], current[side], born=now) for side in SIDES}
+    settings = Settings(alpha=alpha, objective=turn.snap.spec.rollout.analysis.objectives.error_rate)
+    refused = fresh["refused"]
+    blind = not pods or (refused.requests > 0 and refused.bad == refused.requests)
+    state = update(
+        memory.state,
+        None if blind else fresh["candidate"],
+        None if blind else fresh["stable"],
+        dispersion_index(pooled(pods)),
+        settings,
+    )
+    remembered = memory.advance(state, current, {}, turn.world.pods)
+    evidence = report(turn, ERRORS, before, state, settings, fresh["candidate"].requests)
+    return evidence.model_copy(update={"state": remembered}), fresh["answered"]
+
+
+def count(side: str, c: SplitCounts) -> Counts:
+    """One side's counters as requests and, among them, those that matter (see SIDES)."""
+    unanswered = c.candidate_error + c.candidate_skipped
+    to_candidate = c.candidate_ok + c.candidate_bad + unanswered
+    match side:
+        case "candidate":
+            return Counts(c.candidate_ok + c.candidate_bad, c.candidate_bad)
+        case "stable":
+            return Counts(c.stable_ok + c.stable_bad, c.stable_bad)
+        case "answered":
+            return Counts(to_candidate + c.stable_ok + c.stable_bad, c.candidate_ok)
+        case _:
+            return Counts(to_candidate, unanswered)
+
+
+def pooled(pods: Collection[Pod]) -> list[BadWindow]:
+    """Each pod sees only its part of a cluster of errors; n pods' parts are n times as clustered as one's."""
+    windows = [
+        BadWindow(m.bad_seconds, m.bad_sum, m.bad_squares) for pod in pods if (m := pod.metrics) and m.bad_seconds
+    ]
+    if not windows:
+        return []
+    index = 1 + len(windows) * (dispersion_index(windows) - 1)
+    total = math.fsum(w.total for w in windows)
+    seconds = max(w.seconds for w in windows)
+    mean = total / seconds
+    return [BadWindow(seconds, total, seconds * (index * mean + mean * mean))]
