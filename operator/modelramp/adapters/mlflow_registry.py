@@ -7,7 +7,7 @@ of the operator's memory, and reads some of its limits from the environment whil
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeVar
@@ -51,6 +51,14 @@ class MlflowRegistry:
 
     async def version(self, name: str, version: int) -> ModelVersion | None:
         return await self._call(f"version {version} of model {name!r}", lambda: self._version(name, version))
+
+    async def metrics(self, model: ModelVersion) -> Mapping[str, float]:
+        what = f"metrics of run {model.run_id!r} of model {model.name!r}"
+        return await self._call(what, lambda: self._metrics(model.run_id))
+
+    async def tags(self, model: ModelVersion) -> Mapping[str, str]:
+        what = f"tags of version {model.version} of model {model.name!r}"
+        return await self._call(what, lambda: self._tags(model.name, model.version))
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -102,6 +110,25 @@ class MlflowRegistry:
             digest=(found.tags or {}).get(DIGEST_TAG, ""),
         )
 
+    def _metrics(self, run_id: str) -> dict[str, float]:
+        if not run_id:
+            return {}
+        try:
+            run = self._client.get_run(run_id)
+        except Exception as error:
+            if _says_missing(error):
+                return {}
+            raise
+        if run.info.run_id != run_id:
+            raise RegistryError("the answer is about something else")
+        return {name: float(value) for name, value in run.data.metrics.items()}
+
+    def _tags(self, name: str, version: int) -> dict[str, str]:
+        found = self._client.get_model_version(name, str(version))
+        if (found.name, str(found.version)) != (name, str(version)):
+            raise RegistryError("the answer is about something else")
+        return {str(tag): str(value) for tag, value in (found.tags or {}).items()}
+
     def _cause(self, error: Exception) -> str:
         """The part of the client's long story that a person can act on, on one line."""
         for cause in _causes(error):
@@ -128,7 +155,7 @@ def _registered(model: Any) -> RegisteredModel:
 
 
 def _says_missing(error: Exception) -> bool:
-    """Whether MLflow itself says, in JSON, that there is no such version; stores differ in how they say it."""
+    """Whether MLflow itself says, in JSON, that there is no such thing; stores differ in how they say it."""
     from mlflow.exceptions import RestException
 
     if not isinstance(error, RestException):

@@ -73,6 +73,22 @@ class PauseStatus(ApiModel):
     message: str
 
 
+class GateState(StrEnum):
+    PASSED = "Passed"
+    FAILED = "Failed"
+    WAITING = "Waiting"
+
+
+class GateStatus(ApiModel):
+    """What is known of one gate. One that has passed is not asked again in the same attempt."""
+
+    name: str
+    state: GateState
+    reason: str = ""
+    message: str = ""
+    hash: str = Field("", description="Of what the gate asks: an edited gate is asked again.")
+
+
 class CandidateStatus(ApiModel):
     revision: str
     version: int
@@ -82,6 +98,7 @@ class CandidateStatus(ApiModel):
     waiting_since: Time | None = Field(None, description="From when the progress deadline counts.")
     floor: int = Field(0, description="Stable pods at least, under an autoscaler: they carry the whole load.")
     salt: str = Field("", description="Names the attempt in the pods' counters.")
+    gates: list[GateStatus] = Field(default_factory=list)
     pause: PauseStatus | None = None
     abort: AbortStatus | None = None
 

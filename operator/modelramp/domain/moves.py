@@ -153,6 +153,7 @@ def afresh(turn: Turn, phase: Phase) -> None:
         "started_at": turn.now,
         "waiting_since": turn.now,
         "salt": salt(turn.snap.uid, it.revision, generation),
+        "gates": [],
     }
     turn.set(candidate=it.model_copy(update=changes), step=None, evidence=[])
     turn.enter(phase)

@@ -1,6 +1,7 @@
 """The rollout, phase by phase: each looks at what has been observed, and moves on or says what it waits for."""
 
 from modelramp.api.status import AbortStatus, Phase
+from modelramp.domain import gates
 from modelramp.domain.checks import (
     blind,
     broken,
@@ -41,8 +42,12 @@ def pending(turn: Turn) -> None:
         return begin(turn, target, Phase.PENDING)
     if candidate is None:
         return unresolved(turn)
+    if gates.failed(turn):
+        return
     ready, size = turn.world.ready(candidate.revision), turn.snap.spec.scaling.base_size
     if ready >= size:
+        if gates.waiting(turn):
+            return
         turn.record_candidate("Promoted", "FirstRevision", f"version {candidate.version} is the first and serves")
         return settle_as_stable(turn)
     return waiting_for_pods(turn, size)
@@ -74,11 +79,13 @@ def stable(turn: Turn) -> None:
 
 def gating(turn: Turn) -> None:
     """The candidate starts; no traffic yet."""
-    if moved_on(turn) or broken(turn) or unnamed(turn):
+    if moved_on(turn) or broken(turn) or unnamed(turn) or gates.failed(turn):
         return
     size = size_for(turn.snap.spec, turn.status, first_weight(turn))
     if turn.world.ready(turn.candidate.revision) < size:
         return waiting_for_pods(turn, size)
+    if gates.waiting(turn):
+        return
     turn.tell("CandidateReady", f"version {turn.candidate.version} is loaded and warm: its share begins")
     turn.say("Ramping", "the first step begins")
     enter_step(turn, 0, Phase.RAMPING)
