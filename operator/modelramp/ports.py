@@ -108,12 +108,12 @@ class Registry(Protocol):
         """One version, or None if the registry has none such."""
         ...
 
-    async def metrics(self, model: ModelVersion) -> Mapping[str, float]:
-        """The metrics of the run that made the version; none if there is no such run."""
+    async def metrics(self, name: str, version: int) -> Mapping[str, float]:
+        """The metrics of the run that made a version; none if there is no such run."""
         ...
 
-    async def tags(self, model: ModelVersion) -> Mapping[str, str]:
-        """The version's tags as they stand now."""
+    async def tags(self, name: str, version: int) -> Mapping[str, str]:
+        """A version's tags as they stand now; none if there is no such version."""
         ...
 
 

@@ -81,10 +81,10 @@ class Outside:
     async def version(self, name: str, version: int) -> ModelVersion | None:
         return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", version)
 
-    async def metrics(self, model: ModelVersion) -> Mapping[str, float]:
+    async def metrics(self, name: str, version: int) -> Mapping[str, float]:
         return {}
 
-    async def tags(self, model: ModelVersion) -> Mapping[str, str]:
+    async def tags(self, name: str, version: int) -> Mapping[str, str]:
         return {}
 
     async def inputs(self, namespace: str, pod: Pod, model: str) -> tuple[Tensor, ...]:

@@ -324,17 +324,17 @@ class SimulatedWorld:
         created = self.models_born + version
         return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", created)
 
-    async def metrics(self, model: ModelVersion) -> Mapping[str, float]:
-        return self._told(self.metrics_of, "metrics", model)
+    async def metrics(self, name: str, version: int) -> Mapping[str, float]:
+        return self._told(self.metrics_of, "metrics", version)
 
-    async def tags(self, model: ModelVersion) -> Mapping[str, str]:
-        return self._told(self.tags_of, "tags", model)
+    async def tags(self, name: str, version: int) -> Mapping[str, str]:
+        return self._told(self.tags_of, "tags", version)
 
-    def _told(self, known: dict[int, dict[str, Value]], what: str, model: ModelVersion) -> dict[str, Value]:
-        self.asked.append(f"{what} {model.version}")
+    def _told(self, known: dict[int, dict[str, Value]], what: str, version: int) -> dict[str, Value]:
+        self.asked.append(f"{what} {version}")
         if not self.registry_up:
             raise RegistryError("connection refused")
-        return dict(known.get(model.version, {}))
+        return dict(known.get(version, {}))
 
     # The Prober port
 

@@ -52,13 +52,12 @@ class MlflowRegistry:
     async def version(self, name: str, version: int) -> ModelVersion | None:
         return await self._call(f"version {version} of model {name!r}", lambda: self._version(name, version))
 
-    async def metrics(self, model: ModelVersion) -> Mapping[str, float]:
-        what = f"metrics of run {model.run_id!r} of model {model.name!r}"
-        return await self._call(what, lambda: self._metrics(model.run_id))
+    async def metrics(self, name: str, version: int) -> Mapping[str, float]:
+        what = f"metrics of the run of version {version} of model {name!r}"
+        return await self._call(what, lambda: self._metrics(name, version))
 
-    async def tags(self, model: ModelVersion) -> Mapping[str, str]:
-        what = f"tags of version {model.version} of model {model.name!r}"
-        return await self._call(what, lambda: self._tags(model.name, model.version))
+    async def tags(self, name: str, version: int) -> Mapping[str, str]:
+        return await self._call(f"tags of version {version} of model {name!r}", lambda: self._tags(name, version))
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -92,14 +91,9 @@ class MlflowRegistry:
         raise RegistryError(f"more than {MOST_PAGES * PAGE} registered models")
 
     def _version(self, name: str, version: int) -> ModelVersion | None:
-        try:
-            found = self._client.get_model_version(name, str(version))
-        except Exception as error:
-            if _says_missing(error):
-                return None
-            raise
-        if (found.name, str(found.version)) != (name, str(version)):
-            raise RegistryError("the answer is about something else")
+        found = self._found(name, version)
+        if found is None:
+            return None
         return ModelVersion(
             registry=self._name,
             name=name,
@@ -110,24 +104,25 @@ class MlflowRegistry:
             digest=(found.tags or {}).get(DIGEST_TAG, ""),
         )
 
-    def _metrics(self, run_id: str) -> dict[str, float]:
-        if not run_id:
+    def _metrics(self, name: str, version: int) -> dict[str, float]:
+        found = self._found(name, version)
+        if found is None or not found.run_id:
             return {}
-        try:
-            run = self._client.get_run(run_id)
-        except Exception as error:
-            if _says_missing(error):
-                return {}
-            raise
-        if run.info.run_id != run_id:
+        run = _unless_missing(lambda: self._client.get_run(found.run_id))
+        if run is not None and run.info.run_id != found.run_id:
             raise RegistryError("the answer is about something else")
-        return {name: float(value) for name, value in run.data.metrics.items()}
+        return {metric: float(value) for metric, value in run.data.metrics.items()} if run is not None else {}
 
     def _tags(self, name: str, version: int) -> dict[str, str]:
-        found = self._client.get_model_version(name, str(version))
-        if (found.name, str(found.version)) != (name, str(version)):
+        found = self._found(name, version)
+        return {str(tag): str(value) for tag, value in (found.tags or {}).items()} if found is not None else {}
+
+    def _found(self, name: str, version: int) -> Any:
+        """MLflow's own ModelVersion, or None if it has none such."""
+        found = _unless_missing(lambda: self._client.get_model_version(name, str(version)))
+        if found is not None and (found.name, str(found.version)) != (name, str(version)):
             raise RegistryError("the answer is about something else")
-        return {str(tag): str(value) for tag, value in (found.tags or {}).items()}
+        return found
 
     def _cause(self, error: Exception) -> str:
         """The part of the client's long story that a person can act on, on one line."""
@@ -152,6 +147,15 @@ def without_credentials(uri: str) -> str:
 def _registered(model: Any) -> RegisteredModel:
     aliases = {alias: int(version) for alias, version in (model.aliases or {}).items()}
     return RegisteredModel(model.name, aliases, int(model.creation_timestamp or 0))
+
+
+def _unless_missing(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:
+        if _says_missing(error):
+            return None
+        raise
 
 
 def _says_missing(error: Exception) -> bool:

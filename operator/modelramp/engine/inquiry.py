@@ -1,12 +1,21 @@
 """Asks what the gates want to know, of registries and pods. Bounded: a pass must not take longer than a minute."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from statistics import median
-from typing import TypeVar
 
-from modelramp.domain.findings import Findings, Inference, NoExample, Questions, Served, Signature, Smoked, SmokeTest
+from modelramp.domain.findings import (
+    Findings,
+    Inference,
+    Metrics,
+    NoExample,
+    Questions,
+    Served,
+    Signature,
+    Smoked,
+    SmokeTest,
+    Tags,
+)
 from modelramp.domain.world import ModelVersion, Unreachable
 from modelramp.engine.registries import Registries
 from modelramp.ports import ProbeError, Prober
@@ -14,8 +23,6 @@ from modelramp.ports import ProbeError, Prober
 SECONDS = 30.0  # the budget of a smoke request, as the server's own default
 TIMED_SECONDS = 12.0  # of each of three, where the latency counts; a bound may be 10 s at most
 TIMES = 3
-
-T = TypeVar("T")
 
 
 class Inquiry:
@@ -27,14 +34,20 @@ class Inquiry:
 
     async def ask(self, namespace: str, questions: Questions) -> Findings:
         metrics, stable_metrics, tags, inputs, stable_inputs, smoke = await asyncio.gather(
-            _fact(questions.metrics, self._registries.metrics),
-            _fact(questions.stable_metrics, self._registries.metrics),
-            _fact(questions.tags, self._registries.tags),
+            self._metrics(namespace, questions.metrics),
+            self._metrics(namespace, questions.stable_metrics),
+            self._tags(namespace, questions.tags),
             self._inputs(namespace, questions.inputs),
             self._inputs(namespace, questions.stable_inputs),
             self._smoke(namespace, questions.smoke),
         )
         return Findings(metrics, stable_metrics, tags, inputs, stable_inputs, smoke)
+
+    async def _metrics(self, namespace: str, model: ModelVersion | None) -> Metrics:
+        return None if model is None else await self._registries.metrics(namespace, model)
+
+    async def _tags(self, namespace: str, model: ModelVersion | None) -> Tags:
+        return None if model is None else await self._registries.tags(namespace, model)
 
     async def _inputs(self, namespace: str, served: Served | None) -> Signature:
         if served is None:
@@ -68,7 +81,3 @@ class Inquiry:
             if not answers[-1].ok:
                 return answers[-1]
         return replace(answers[-1], seconds=median(answer.seconds for answer in answers))
-
-
-async def _fact(model: ModelVersion | None, ask: Callable[[ModelVersion], Awaitable[T]]) -> T | None:
-    return None if model is None else await ask(model)
