@@ -229,6 +229,7 @@ EXAMPLE = {"inputs": [[0.0] * 4]}
     ("answer", "smoke", "says"),
     [
         (Inference(500, {"error": "boom"}, 0.01), {}, "the candidate answered 500: boom"),
+        (Inference(500, {"error": "boom"}, 0.01), {"latency": "1s"}, "the candidate answered 500: boom"),
         (Inference(400, {"error": "no column x"}, 0.01), {}, "the candidate answered 400: no column x"),
         (Inference(200, {"predictions": [[1.0, "NaN"]]}, 0.01), {}, "the answer has numbers that are not finite (NaN)"),
         (
@@ -340,3 +341,40 @@ async def test_gates_are_shut_before_any_weight_and_before_the_first_version_ser
     world.pods_reachable = True
     await run(world, operator, 10)
     assert world.status["stable"]["version"] == 1
+
+
+async def test_a_superseded_candidate_and_a_suspended_object_are_not_asked_about() -> None:
+    world = SimulatedWorld(spec(tags=[{"name": "validated", "value": "true"}]))
+    operator = await moved(world, 10)
+    world.edit(suspend=True)
+    world.asked.clear()
+    await run(world, operator, 20)
+    assert world.asked == []
+    world.edit(suspend=False)
+    world.aliases["prod"] = 3
+    await operator.step()
+    assert world.status["candidate"]["abort"]["reason"] == "Superseded"
+    assert world.asked == []
+
+
+async def test_three_answers_that_are_quick_enough_pass_with_their_median() -> None:
+    world = SimulatedWorld(spec(smoke={"latency": "500ms"}))
+    world.behaviours[2] = Behaviour(example=EXAMPLE)
+    await moved(world, 10)
+    assert gates(world)["smoke example"] == ("Passed", "the median of three took 2 ms")
+    assert len([asked for asked in world.asked if asked.startswith("infer")]) == 3
+
+
+async def test_a_new_attempt_passes_all_gates_again() -> None:
+    world = SimulatedWorld(spec(metrics=[AT_LEAST]))
+    world.metrics_of = {2: {"val_dice": 0.9}}
+    world.behaviours[2] = Behaviour(bad_rate=0.2)
+    operator = await moved(world, 0)
+    world.edit(rollout={**world.owner["spec"]["rollout"], "onFailure": "Pause"})  # type: ignore[index]
+    await run(world, operator, 30)
+    assert (world.status["phase"], world.status["reason"]) == ("Paused", "AnalysisFailed")
+    world.asked.clear()
+    world.command("resume", f"{world.status['candidate']['revision']}#1")
+    await run(world, operator, 3)
+    assert world.status["candidate"]["attempt"] == 2
+    assert set(world.asked) == {"metrics 2", "inputs 2", "inputs 1", "example 2"}

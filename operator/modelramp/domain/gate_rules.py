@@ -11,7 +11,7 @@ from typing import Any
 
 from modelramp.api.gates import MetricGate, TagGate
 from modelramp.api.status import GateState
-from modelramp.domain.findings import Inference, Metrics, NoExample, Signature, Smoked, SmokeTest, Tags, Tensor
+from modelramp.domain.findings import Metrics, NoExample, Signature, Smoked, SmokeTest, Tags, Tensor
 from modelramp.domain.world import Unreachable
 
 NOT_ASKED = "not asked yet"
@@ -138,20 +138,17 @@ def _widens(given: str, wanted: str) -> bool:
 
 
 def smoke(test: SmokeTest, found: Smoked) -> Outcome:
-    match found:
-        case None:
-            return waiting("Gating", f"{NOT_ASKED}: a ready pod is needed")
-        case Unreachable(message):
-            return waiting("PodUnreachable", message)
-        case NoExample():
-            return passed("the model was logged without an input example")
-        case Inference(status, body, _) if status == UNAVAILABLE:
-            return waiting("PodUnreachable", f"the pod answered {status}: {_error(body)}")
-        case Inference(status, body, _) if not found.ok:
-            return failed(f"the candidate answered {status}: {_error(body)}", "SmokeFailed")
-        case Inference(_, body, seconds):
-            return _answer(test, body, seconds)
-    raise AssertionError(found)
+    if found is None:
+        return waiting("Gating", f"{NOT_ASKED}: a ready pod is needed")
+    if isinstance(found, Unreachable):
+        return waiting("PodUnreachable", found.message)
+    if isinstance(found, NoExample):
+        return passed("the model was logged without an input example")
+    if found.status == UNAVAILABLE:
+        return waiting("PodUnreachable", f"the pod answered {found.status}: {_error(found.body)}")
+    if not found.ok:
+        return failed(f"the candidate answered {found.status}: {_error(found.body)}", "SmokeFailed")
+    return _answer(test, found.body, found.seconds)
 
 
 def _answer(test: SmokeTest, body: Any, seconds: float) -> Outcome:
