@@ -378,3 +378,16 @@ async def test_a_new_attempt_passes_all_gates_again() -> None:
     await run(world, operator, 3)
     assert world.status["candidate"]["attempt"] == 2
     assert set(world.asked) == {"metrics 2", "inputs 2", "inputs 1", "example 2"}
+
+
+async def test_a_gate_that_waits_is_asked_again_by_the_clock_and_one_that_passes_leads_on_at_once() -> None:
+    world = SimulatedWorld(spec(tags=[{"name": "validated", "value": "true"}]))
+    operator = await moved(world)
+    assert await operator.step() == 5.0
+    world.tags_of = {2: {"validated": "true"}}
+    world.edit(
+        rollout={**SPEC["rollout"], "gates": {"smoke": {"example": False, "examples": [{"input": EXAMPLE}] * 3}}}
+    )
+    for passed in (2, 3):
+        assert await operator.step() == 0.0
+        assert [state for state, _ in gates(world).values()].count("Passed") == passed

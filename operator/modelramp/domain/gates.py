@@ -92,7 +92,7 @@ def failed(turn: Turn) -> bool:
     kept = {gate.hash: gate for gate in before if gate.state is GateState.PASSED}
     now = [kept.get(gate.hash) or _judged(turn, gate) for gate in listed(turn.snap.spec.rollout.gates)]
     turn.set(candidate=turn.candidate.model_copy(update={"gates": now}))
-    if sum(gate.state is GateState.PASSED for gate in now) > len(kept):
+    if any(gate.state is GateState.PASSED and gate.hash not in kept for gate in now):
         turn.wake_in(NO_TIME)
         if all(gate.state is GateState.PASSED for gate in now):
             turn.tell("GatePassed", f"version {turn.candidate.version}: {', '.join(gate.name for gate in now)}")

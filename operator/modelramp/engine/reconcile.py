@@ -1,4 +1,4 @@
-"""One pass: observe, decide, persist, tell, project, apply. The same for every object, in every phase.
+"""One pass: observe, ask, decide, persist, tell, project, apply. The same for every object, in every phase.
 
 Intent is on disk before anything acts on it, so a pass may be cut off anywhere; the next one goes on from what it sees.
 """
