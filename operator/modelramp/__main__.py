@@ -15,8 +15,10 @@ from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi
 from modelramp.adapters.lease import KubeLease
 from modelramp.adapters.mlflow_registry import MlflowRegistry
+from modelramp.adapters.pod_http import DirectFetch, Fetch, ProxyFetch
+from modelramp.adapters.prober import PodProber
 from modelramp.adapters.ready import await_resource
-from modelramp.adapters.scraper import DirectFetch, Fetch, ProxyFetch, Scraper
+from modelramp.adapters.scraper import Scraper
 from modelramp.edge import health, logs
 from modelramp.edge.handlers import Watch
 from modelramp.edge.settings import (
@@ -64,14 +66,14 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
             stack.callback(adapter.close)
         configs = {name: registry.config() for name, registry in settings.registries.items()}
         registries = Registries(configs, adapters, clock, queue.add)
-        scraper = Scraper(await _fetch(settings, api, stack))
+        fetch = await _fetch(settings, api, stack)
         cluster = KubeCluster(api, clock, leader.may_write)
         config = EngineConfig(
             server_image=settings.server_image,
             traffic_ttl=settings.traffic_ttl.total_seconds(),
             look_interval=settings.look_interval.total_seconds(),
         )
-        reconciler = Reconciler(cluster, scraper, registries, clock, config)
+        reconciler = Reconciler(cluster, Scraper(fetch), PodProber(fetch), registries, clock, config)
         watch = Watch(queue, settings.watch_namespaces, kubeconfig())
 
         async with asyncio.TaskGroup() as tasks:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from modelramp.domain.findings import Inference, Tensor
 from modelramp.domain.world import Event, ModelVersion, Pod, PodMetrics, World
 
 Object = dict[str, Any]
@@ -97,7 +98,7 @@ class RegisteredModel:
 
 
 class Registry(Protocol):
-    """One configured registry. Both calls raise RegistryError."""
+    """One configured registry. All calls raise RegistryError."""
 
     async def search(self) -> Sequence[RegisteredModel]:
         """All registered models with their aliases, in as few requests as there are pages."""
@@ -107,10 +108,38 @@ class Registry(Protocol):
         """One version, or None if the registry has none such."""
         ...
 
+    async def metrics(self, name: str, version: int) -> Mapping[str, float]:
+        """The metrics of the run that made a version; none if there is no such run."""
+        ...
+
+    async def tags(self, name: str, version: int) -> Mapping[str, str]:
+        """A version's tags as they stand now; none if there is no such version."""
+        ...
+
 
 class Metrics(Protocol):
     async def read(self, namespace: str, pods: Iterable[Pod]) -> Mapping[str, PodMetrics]:
         """What each pod's /metrics says, by pod name; pods that do not answer are absent."""
+        ...
+
+
+class ProbeError(Exception):
+    """A pod could not be asked, or something else answered for it. That says nothing about its model."""
+
+
+class Prober(Protocol):
+    """Asks one pod of a model by name (docs/contract.md). All calls raise ProbeError."""
+
+    async def inputs(self, namespace: str, pod: Pod, model: str) -> tuple[Tensor, ...]:
+        """What the model accepts, as the pod serves it."""
+        ...
+
+    async def example(self, namespace: str, pod: Pod, model: str) -> Mapping[str, Any] | None:
+        """The input example logged with the model, as a body for ``infer``; None if it has none."""
+        ...
+
+    async def infer(self, namespace: str, pod: Pod, body: Mapping[str, Any], seconds: float) -> Inference:
+        """One answer of the pod's own model, neither relayed nor counted as traffic; ``seconds`` is its budget."""
         ...
 
 

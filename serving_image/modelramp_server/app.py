@@ -5,9 +5,11 @@ import re
 import time
 from collections.abc import Callable
 from importlib.metadata import version as package_version
+from pathlib import Path
 
 import orjson
 
+from modelramp_server.example import read_example
 from modelramp_server.exchange import (
     RELAYED,
     Answer,
@@ -26,18 +28,25 @@ from modelramp_server.protocol.errors import NotReady, ServingError
 from modelramp_server.relay.traffic import Traffic
 
 Route = Callable[[], Answer]
-_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(?:ready|infer))?")
+_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(?:ready|infer|example))?")
 _EXTENSIONS = ["binary_tensor_data", "model_repository(index)"]
 
 
 class App:
-    """Routes of the server. `draining` is set on SIGTERM: not ready, still answering."""
+    """Routes of the server. `draining` is set on SIGTERM: not ready, still answering. `folder` is the model's."""
 
     def __init__(
-        self, local: LocalModel, traffic: Traffic, metrics: Metrics, payload_limit: int, timeout: float
+        self,
+        local: LocalModel,
+        folder: Path,
+        traffic: Traffic,
+        metrics: Metrics,
+        payload_limit: int,
+        timeout: float,
     ) -> None:
         self.local = local
         self.draining = False
+        self._folder = folder
         self._traffic = traffic
         self._metrics = metrics
         self._payload_limit = payload_limit
@@ -71,6 +80,7 @@ class App:
             request = await read_request(scope, receive, route, self._payload_limit, self._timeout)
         except ServingError as error:
             answer, unread = error_answer(error), True
+            answer.headers += self.local.headers
         except Disconnected:
             return
         else:
@@ -122,6 +132,7 @@ class App:
         }
         for path in self._model_paths():
             pages[path] = {"GET": self._model_metadata}
+            pages[f"{path}/example"] = {"GET": lambda: Answer(200, read_example(self._folder))}
             pages[f"{path}/ready"] = {"GET": lambda: self._ready({"name": self.local.name, "ready": True})}
         return pages
 

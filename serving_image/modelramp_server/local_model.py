@@ -35,7 +35,7 @@ class LocalModel:
         self._queue = queue
         self._on_failure = on_failure
         self._codec = ThreadPoolExecutor(1, thread_name_prefix="codec")
-        self._headers: list[Header] = [
+        self.headers: list[Header] = [
             (b"x-modelramp-revision", revision.encode()),
             (b"x-modelramp-version", version.encode()),
         ]
@@ -56,7 +56,7 @@ class LocalModel:
         except ServingError as error:
             answer = error_answer(error)
         answer.service = time.monotonic() - request.arrived
-        answer.headers += self._headers
+        answer.headers += self.headers
         answer.headers.append((b"server-timing", b"service;dur=%.3f" % (answer.service * 1000)))
         return answer
 

@@ -48,7 +48,7 @@ class Service:
             BatchLimits(settings.batch_size, settings.batch_delay, settings.warmup),
             self.metrics.batch_rows,
         )
-        app = App(self.local, self.traffic, self.metrics, settings.payload_limit, settings.request_timeout)
+        app = App(self.local, folder, self.traffic, self.metrics, settings.payload_limit, settings.request_timeout)
         self.server = HttpServer(
             app,
             settings.app_host,

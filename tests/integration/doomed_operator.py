@@ -18,10 +18,11 @@ import aiohttp
 
 from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi
+from modelramp.domain.findings import Inference, Tensor
 from modelramp.domain.world import ModelVersion, Pod, PodMetrics, SplitCounts
 from modelramp.engine.reconcile import EngineConfig, Reconciler
 from modelramp.engine.registries import Registries, RegistryConfig
-from modelramp.ports import ClusterError, Conflict, Key, Object, RegisteredModel
+from modelramp.ports import ClusterError, Conflict, Key, Object, ProbeError, RegisteredModel
 
 SPEED = 20.0
 LONGEST_WAIT = 0.4
@@ -68,7 +69,7 @@ class DoomedApi(KubeApi):
 
 
 class Outside:
-    """The Registry and Metrics ports, asked of the test."""
+    """The Registry and Metrics ports, asked of the test; and pods that tell nothing of their models."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, name: str) -> None:
         self._session, self._url, self._name = session, url, name
@@ -79,6 +80,21 @@ class Outside:
 
     async def version(self, name: str, version: int) -> ModelVersion | None:
         return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", version)
+
+    async def metrics(self, name: str, version: int) -> Mapping[str, float]:
+        return {}
+
+    async def tags(self, name: str, version: int) -> Mapping[str, str]:
+        return {}
+
+    async def inputs(self, namespace: str, pod: Pod, model: str) -> tuple[Tensor, ...]:
+        return ()
+
+    async def example(self, namespace: str, pod: Pod, model: str) -> None:
+        return None
+
+    async def infer(self, namespace: str, pod: Pod, body: Mapping[str, Any], seconds: float) -> Inference:
+        raise ProbeError("there is nothing to send")
 
     async def read(self, namespace: str, pods: Iterable[Pod]) -> Mapping[str, PodMetrics]:
         asked = [{"name": p.name, "revision": p.revision, "split": p.split} for p in pods]
@@ -102,7 +118,7 @@ async def operate(kubeconfig: str, key: Key, url: str, epoch: float, tally: str,
         )
         cluster = KubeCluster(api, clock, lambda: None)
         config = EngineConfig("localhost/server:1", look_interval=5.0)
-        reconciler = Reconciler(cluster, outside, registries, clock, config)
+        reconciler = Reconciler(cluster, outside, outside, registries, clock, config)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(registries.run(interval=1.0))
             tasks.create_task(pass_for_ever(reconciler, key, Path(f"{tally}.passes")))

@@ -75,6 +75,24 @@ async def test_a_version_that_does_not_exist_is_none(registry: MlflowRegistry, n
     assert await registry.version(name, number) is None
 
 
+async def test_a_versions_metrics_are_its_runs_last_ones_and_its_tags_those_of_now(registry: MlflowRegistry) -> None:
+    client = registry._client
+    run = client.create_run("0").info.run_id
+    for step, value in enumerate((0.5, 0.87)):
+        client.log_metric(run, "val_dice", value, step=step)
+    number = client.create_model_version("model-0999", "s3://models/999", run).version
+    assert await registry.metrics("model-0999", int(number)) == {"val_dice": 0.87}
+    assert await registry.tags("model-0999", int(number)) == {}
+    client.set_model_version_tag("model-0999", number, "validated", "true")
+    assert await registry.tags("model-0999", int(number)) == {"validated": "true"}
+
+
+@pytest.mark.parametrize(("name", "number"), [("model-0001", 1), ("model-0001", 99)])  # its run-1 is none of MLflow's
+async def test_a_version_without_a_run_has_no_metrics(registry: MlflowRegistry, name: str, number: int) -> None:
+    assert await registry.metrics(name, number) == {}
+    assert await registry.tags(name, number) == {}
+
+
 @asynccontextmanager
 async def answering(status: int, text: str, content_type: str = "application/json") -> AsyncIterator[str]:
     async def answer(_: web.Request) -> web.StreamResponse:
@@ -109,7 +127,9 @@ async def test_an_answer_that_makes_no_sense_is_told_in_a_sentence(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     async with answering(status, text, content_type) as uri:
         registry = MlflowRegistry("default", uri)
-        for call in (registry.search(), registry.version("digits", 1)):
+        about = ("digits", 1)
+        calls = (registry.search(), registry.version(*about), registry.metrics(*about), registry.tags(*about))
+        for call in calls:
             with pytest.raises(RegistryError) as told:
                 await call
             sentence = str(told.value)

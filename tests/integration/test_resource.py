@@ -68,6 +68,12 @@ async def test_every_example_is_taken(body: Object, admin: KubeApi, namespace: s
         ({"scaling": {"minReplicas": 5, "maxReplicas": 4}}, "must not be above spec.scaling.maxReplicas"),
         ({"scaling": {"minReplicas": 5}}, "needs spec.scaling.maxReplicas"),
         ({"server": {"batching": {"maxDelay": "1m"}}}, "must not be above 10s"),
+        ({"rollout": {"gates": {"metrics": [{"name": "a"}]}}}, "needs min, max, or notWorseThanStableBy"),
+        ({"rollout": {"gates": {"metrics": [{"name": "a", "min": 2, "max": 1}]}}}, "min must not be above max"),
+        ({"rollout": {"gates": {"metrics": [{"name": "a", "notWorseThanStableBy": 1}]}}}, "belong together"),
+        ({"rollout": {"gates": {"metrics": [{"name": "a", "min": 1, "higherIsBetter": True}]}}}, "belong together"),
+        ({"rollout": {"gates": {"smoke": {"latency": "11s"}}}}, "must be above 0ms and not above 10s"),
+        ({"rollout": {"gates": {"smoke": {"latency": "fast"}}}}, "spec.rollout.gates.smoke.latency"),
     ],
 )
 async def test_what_makes_no_sense_is_refused_in_words(

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from modelramp.domain.findings import Inference, Tensor
 from modelramp.domain.world import Fault
 from modelramp.ports import Kind
 from tests.unit.simulation import KEY, SPEC, Behaviour, Killed, Operator, SimulatedWorld
@@ -26,6 +27,8 @@ BEHAVIOURS = st.sampled_from(
         Behaviour(ready_after=float("inf")),
         Behaviour(fault=Fault("LoadFailed", "does not load", models_own=True)),
         Behaviour(fault=Fault("Unschedulable", "no node fits", models_own=False)),
+        Behaviour(example={"inputs": [[0.0]]}, answer=Inference(500, {"error": "it raised"}, 0.01)),
+        Behaviour(inputs=(Tensor("renamed", "FP64", (-1, 64)), Tensor("new", "FP64", (-1,)))),
     ]
 )
 
@@ -40,6 +43,10 @@ class WatchedWorld(SimulatedWorld):
             assert any(p.revision == receiver for p in self.pods.values()), "weight for a revision without pods"
             rejected = [r["revision"] for r in self.status.get("rejected", [])]
             assert receiver not in rejected, "weight for a rejected revision"
+            candidate = self.status.get("candidate")
+            if candidate and candidate["revision"] == receiver:
+                states = [gate["state"] for gate in candidate["gates"]]
+                assert states and set(states) == {"Passed"}, "weight behind a gate that is shut"
         await super().annotate_pod(key, annotation, value)
 
     async def apply(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -117,6 +124,10 @@ class Rollouts(RuleBasedStateMachine):
     @rule(up=st.booleans())
     def registry(self, up: bool) -> None:
         self.world.registry_up = up
+
+    @rule(reachable=st.booleans())
+    def pods_answer_the_operator(self, reachable: bool) -> None:
+        self.world.pods_reachable = reachable
 
     @rule(verb=st.sampled_from(["abort", "pause", "resume", "promote", "retry", "rollback"]), nonce=st.integers(0, 9))
     def command(self, verb: str, nonce: int) -> None:

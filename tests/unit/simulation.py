@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 from modelramp.desired.meta import (
     MESSAGE_ANNOTATION,
@@ -19,6 +19,7 @@ from modelramp.desired.meta import (
     REVISION_LABEL,
     STATE_ANNOTATION,
 )
+from modelramp.domain.findings import Inference, Tensor
 from modelramp.domain.world import (
     Event,
     Fault,
@@ -32,11 +33,13 @@ from modelramp.domain.world import (
 )
 from modelramp.engine.reconcile import EngineConfig, Reconciler
 from modelramp.engine.registries import Registries, RegistryConfig
-from modelramp.ports import Conflict, Key, Kind, Object, Observation, RegisteredModel, RegistryError
+from modelramp.ports import Conflict, Key, Kind, Object, Observation, ProbeError, RegisteredModel, RegistryError
 
 KEY = Key("shop", "digits")
 DEPLOYMENT = Kind("apps/v1", "Deployment")
 BOUNDS = (0.01, 0.016, 0.025, 0.04, 0.063, 0.1, math.inf)
+
+Value = TypeVar("Value")
 
 
 class Killed(BaseException):
@@ -51,6 +54,9 @@ class Behaviour:
     bad_rate: float = 0.0
     service: float = 0.02  # seconds of every answer
     fault: Fault | None = None
+    example: dict[str, Any] | None = None
+    inputs: tuple[Tensor, ...] = (Tensor("input", "FP64", (-1, 64)),)
+    answer: Inference = field(default_factory=lambda: Inference(200, {"predictions": [4]}, 0.002))
 
 
 @dataclass
@@ -98,6 +104,10 @@ class SimulatedWorld:
         self.aliases: dict[str, int] = {"prod": 1}
         self.models_born = 1000
         self.registry_up = True
+        self.metrics_of: dict[int, dict[str, float]] = {}
+        self.tags_of: dict[int, dict[str, str]] = {}
+        self.pods_reachable = True
+        self.asked: list[str] = []  # of the registry and of pods, for the gates' sake
         self.writes: list[str] = []
         self.kill_before: int | None = None
         self.kill_after: int | None = None
@@ -359,6 +369,37 @@ class SimulatedWorld:
         created = self.models_born + version
         return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", created)
 
+    async def metrics(self, name: str, version: int) -> Mapping[str, float]:
+        return self._told(self.metrics_of, "metrics", version)
+
+    async def tags(self, name: str, version: int) -> Mapping[str, str]:
+        return self._told(self.tags_of, "tags", version)
+
+    def _told(self, known: dict[int, dict[str, Value]], what: str, version: int) -> dict[str, Value]:
+        self.asked.append(f"{what} {version}")
+        if not self.registry_up:
+            raise RegistryError("connection refused")
+        return dict(known.get(version, {}))
+
+    # The Prober port
+
+    async def inputs(self, namespace: str, pod: Pod, model: str) -> tuple[Tensor, ...]:
+        return self._behaviour("inputs", pod).inputs
+
+    async def example(self, namespace: str, pod: Pod, model: str) -> Mapping[str, Any] | None:
+        return self._behaviour("example", pod).example
+
+    async def infer(self, namespace: str, pod: Pod, body: Mapping[str, Any], seconds: float) -> Inference:
+        return self._behaviour(f"infer {json.dumps(body)}", pod).answer
+
+    def _behaviour(self, what: str, pod: Pod) -> Behaviour:
+        version = self.pods[pod.name].version
+        self.asked.append(f"{what} {version}")
+        if not self.pods_reachable:
+            raise ProbeError("connection refused")
+        assert pod.ready, "only ready pods are asked"
+        return self.behaviours.get(version, Behaviour())
+
     # The Clock port
 
     def now(self) -> datetime:
@@ -392,7 +433,7 @@ class Operator:
         self.registries = Registries(
             {"default": RegistryConfig("http://mlflow")}, {"default": world}, world, lambda _: None
         )
-        self.reconciler = Reconciler(world, world, self.registries, world, EngineConfig("server:1"))
+        self.reconciler = Reconciler(world, world, world, self.registries, world, EngineConfig("server:1"))
 
     async def poll(self) -> None:
         await self.registries._poll("default", 0.0)

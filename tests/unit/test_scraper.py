@@ -14,7 +14,8 @@ from aiohttp import web
 from modelramp.adapters import scraper
 from modelramp.adapters.exposition import pod_metrics
 from modelramp.adapters.kube_api import KubeApi
-from modelramp.adapters.scraper import DirectFetch, ProxyFetch, Scraper
+from modelramp.adapters.pod_http import DirectFetch, ProxyFetch
+from modelramp.adapters.scraper import Scraper
 from modelramp.domain.world import Pod, PodMetrics, SplitCounts
 
 LABELS = 'model="digits",version="3",revision="3f2a9c01"'

@@ -112,17 +112,21 @@ class KubeApi:
         return await self._send(method, path, query, headers, body, WRITE_SECONDS)
 
     @asynccontextmanager
-    async def stream(self, path: str, seconds: float) -> AsyncIterator[aiohttp.StreamReader]:
-        """GET of something that is not JSON, read piece by piece; never redirected."""
-        url, headers = await self._address("GET", path, None, {})
+    async def relayed(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Something that a pod answers, through the API server's proxy: any status, never redirected, not yet read.
+
+        Raises aiohttp's errors. The time is the caller's to limit.
+        """
+        url, complete = await self._address(method, path, None, headers)
         rest = self._client.rest_client
         # Its own request() follows redirects, and these would be a pod's.
         rest.pool_manager = rest.pool_manager or rest._create_pool_manager()
-        limit = aiohttp.ClientTimeout(total=seconds)
-        async with rest.pool_manager.get(url, headers=headers, timeout=limit, allow_redirects=False) as response:
-            if response.status != 200:
-                raise ClusterError(f"GET {path}: {response.status}", status=response.status)
-            yield response.content
+        async with rest.pool_manager.request(
+            method, url, data=body, headers=complete, allow_redirects=False
+        ) as response:
+            yield response
 
     async def _send(
         self, method: str, path: str, query: Query, headers: dict[str, str], body: Object | None, seconds: float

@@ -7,7 +7,7 @@ of the operator's memory, and reads some of its limits from the environment whil
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeVar
@@ -52,6 +52,13 @@ class MlflowRegistry:
     async def version(self, name: str, version: int) -> ModelVersion | None:
         return await self._call(f"version {version} of model {name!r}", lambda: self._version(name, version))
 
+    async def metrics(self, name: str, version: int) -> Mapping[str, float]:
+        what = f"metrics of the run of version {version} of model {name!r}"
+        return await self._call(what, lambda: self._metrics(name, version))
+
+    async def tags(self, name: str, version: int) -> Mapping[str, str]:
+        return await self._call(f"tags of version {version} of model {name!r}", lambda: self._tags(name, version))
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -84,14 +91,9 @@ class MlflowRegistry:
         raise RegistryError(f"more than {MOST_PAGES * PAGE} registered models")
 
     def _version(self, name: str, version: int) -> ModelVersion | None:
-        try:
-            found = self._client.get_model_version(name, str(version))
-        except Exception as error:
-            if _says_missing(error):
-                return None
-            raise
-        if (found.name, str(found.version)) != (name, str(version)):
-            raise RegistryError("the answer is about something else")
+        found = self._found(name, version)
+        if found is None:
+            return None
         return ModelVersion(
             registry=self._name,
             name=name,
@@ -101,6 +103,26 @@ class MlflowRegistry:
             created=int(found.creation_timestamp or 0),
             digest=(found.tags or {}).get(DIGEST_TAG, ""),
         )
+
+    def _metrics(self, name: str, version: int) -> dict[str, float]:
+        found = self._found(name, version)
+        if found is None or not found.run_id:
+            return {}
+        run = _unless_missing(lambda: self._client.get_run(found.run_id))
+        if run is not None and run.info.run_id != found.run_id:
+            raise RegistryError("the answer is about something else")
+        return {metric: float(value) for metric, value in run.data.metrics.items()} if run is not None else {}
+
+    def _tags(self, name: str, version: int) -> dict[str, str]:
+        found = self._found(name, version)
+        return {str(tag): str(value) for tag, value in (found.tags or {}).items()} if found is not None else {}
+
+    def _found(self, name: str, version: int) -> Any:
+        """MLflow's own ModelVersion, or None if it has none such."""
+        found = _unless_missing(lambda: self._client.get_model_version(name, str(version)))
+        if found is not None and (found.name, str(found.version)) != (name, str(version)):
+            raise RegistryError("the answer is about something else")
+        return found
 
     def _cause(self, error: Exception) -> str:
         """The part of the client's long story that a person can act on, on one line."""
@@ -127,8 +149,17 @@ def _registered(model: Any) -> RegisteredModel:
     return RegisteredModel(model.name, aliases, int(model.creation_timestamp or 0))
 
 
+def _unless_missing(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:
+        if _says_missing(error):
+            return None
+        raise
+
+
 def _says_missing(error: Exception) -> bool:
-    """Whether MLflow itself says, in JSON, that there is no such version; stores differ in how they say it."""
+    """Whether MLflow itself says, in JSON, that there is no such thing; stores differ in how they say it."""
     from mlflow.exceptions import RestException
 
     if not isinstance(error, RestException):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from modelramp.api.base import OPEN_OBJECT, ApiModel, Duration, cel
+from modelramp.api.gates import Gates
 
 MAX_STEPS = 20
 
@@ -221,6 +222,7 @@ class Rollout(ApiModel):
             )
         ),
     )
+    gates: Gates = Gates()
     analysis: Analysis = Analysis()
     bake: Duration = Field(
         timedelta(minutes=1), description="How long the candidate answers everything, with stable at hand."

@@ -96,6 +96,22 @@ class PauseStatus(ApiModel):
     since: Time | None = None
 
 
+class GateState(StrEnum):
+    PASSED = "Passed"
+    FAILED = "Failed"
+    WAITING = "Waiting"
+
+
+class GateStatus(ApiModel):
+    """What is known of one gate. One that has passed is not asked again in the same attempt."""
+
+    name: str
+    state: GateState
+    reason: str = ""
+    message: str = ""
+    hash: str = Field("", description="Of what the gate asks: an edited gate is asked again.")
+
+
 class CandidateStatus(ApiModel):
     revision: str
     version: int
@@ -109,6 +125,7 @@ class CandidateStatus(ApiModel):
     whole: bool = Field(False, description="Stable is down: sized for the whole load.")
     idle: Duration = Field(timedelta(0), description="Time in pauses and suspension; it counts for no deadline.")
     unnamed_since: Time | None = Field(None, description="Since when nothing in the registry asks for it any more.")
+    gates: list[GateStatus] = Field(default_factory=list)
     pause: PauseStatus | None = None
     abort: AbortStatus | None = None
 

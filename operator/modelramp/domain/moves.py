@@ -171,6 +171,7 @@ def afresh(turn: Turn, phase: Phase) -> None:
         "waiting_since": turn.now,
         "idle": NO_TIME,
         "salt": salt(turn.snap.uid, it.revision, generation),
+        "gates": [],
     }
     turn.set(candidate=it.model_copy(update=changes), step=None, evidence=[])
     turn.enter(phase)

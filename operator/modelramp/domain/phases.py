@@ -1,6 +1,7 @@
 """The rollout, phase by phase: each looks at what has been observed, and moves on or says what it waits for."""
 
 from modelramp.api.status import AbortStatus, Phase
+from modelramp.domain import gates
 from modelramp.domain.checks import (
     blind,
     broken,
@@ -43,8 +44,12 @@ def pending(turn: Turn) -> None:
         return begin(turn, target, Phase.PENDING)
     if candidate is None:
         return unresolved(turn)
+    if gates.failed(turn):
+        return
     ready, size = turn.world.ready(candidate.revision), turn.snap.spec.scaling.base_size
     if ready >= size:
+        if gates.waiting(turn):
+            return
         turn.record_candidate("Promoted", "FirstRevision", f"version {candidate.version} is the first and serves")
         return settle_as_stable(turn)
     return waiting_for_pods(turn, size)
@@ -78,7 +83,7 @@ def stable(turn: Turn) -> None:
 
 def gating(turn: Turn) -> None:
     """The candidate starts; no traffic yet."""
-    if moved_on(turn) or broken(turn) or unnamed(turn):
+    if moved_on(turn) or broken(turn) or unnamed(turn) or gates.failed(turn):
         return
     candidate = turn.candidate
     size = size_for(turn.snap.spec, turn.status, FULL if candidate.direct else first_weight(turn))
@@ -86,7 +91,10 @@ def gating(turn: Turn) -> None:
         return waiting_for_pods(turn, size)
     if candidate.direct:
         return promote(turn, f"version {candidate.version} served before: no steps")
-    if stable_is_down(turn):
+    down = stable_is_down(turn)
+    if gates.waiting(turn):
+        return
+    if down:
         return stand_in(turn)
     turn.tell("CandidateReady", f"version {turn.candidate.version} is loaded and warm: its share begins")
     turn.say("Ramping", "the first step begins")

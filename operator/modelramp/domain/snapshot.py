@@ -1,11 +1,12 @@
 """The whole input of decide(), and its whole output."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from modelramp.api.spec import Spec
 from modelramp.api.status import Status
+from modelramp.domain.findings import Findings
 from modelramp.domain.world import Command, Event, Resolution, World
 
 
@@ -41,6 +42,7 @@ class Snapshot:
     target: Target | None
     commands: Sequence[Command] = ()
     policy: Policy = Policy()
+    findings: Findings = field(default_factory=Findings)
 
 
 @dataclass(frozen=True)

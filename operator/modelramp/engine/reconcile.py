@@ -1,4 +1,4 @@
-"""One pass: observe, decide, persist, tell, project, apply. The same for every object, in every phase.
+"""One pass: observe, ask, decide, persist, tell, project, apply. The same for every object, in every phase.
 
 Intent is on disk before anything acts on it, so a pass may be cut off anywhere; the next one goes on from what it sees.
 """
@@ -16,13 +16,15 @@ from modelramp.api.status import Phase, Status
 from modelramp.desired.meta import Owner
 from modelramp.desired.project import project
 from modelramp.desired.template import Rendering, pod_template
+from modelramp.domain import gates
 from modelramp.domain.decide import decide
 from modelramp.domain.revision import identity
 from modelramp.domain.snapshot import Decision, Policy, Snapshot, Target
 from modelramp.domain.world import Command, Event, Resolution, Resolved, Revision, World
 from modelramp.engine.carry_out import Carrier
+from modelramp.engine.inquiry import Inquiry
 from modelramp.engine.registries import Registries
-from modelramp.ports import Clock, Cluster, Key, Metrics, Object, Observation
+from modelramp.ports import Clock, Cluster, Key, Metrics, Object, Observation, Prober
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +48,18 @@ class Reconciler:
     """Brings one ModelDeployment a step further each time it is called."""
 
     def __init__(
-        self, cluster: Cluster, metrics: Metrics, registries: Registries, clock: Clock, config: EngineConfig
+        self,
+        cluster: Cluster,
+        metrics: Metrics,
+        prober: Prober,
+        registries: Registries,
+        clock: Clock,
+        config: EngineConfig,
     ) -> None:
         self._cluster = cluster
         self._metrics = metrics
         self._registries = registries
+        self._inquiry = Inquiry(registries, prober)
         self._clock = clock
         self._config = config
         self._carrier = Carrier(cluster)
@@ -76,7 +85,9 @@ class Reconciler:
         resolution = self._registries.resolve(key, spec.model)
         revisions = self._revisions(owner, spec, resolution, seen.world)
         world = await self._with_metrics(key, status, seen.world)
-        decision = decide(self._snapshot(body, spec, status, world, resolution))
+        snapshot = self._snapshot(body, spec, status, world, resolution)
+        findings = await self._inquiry.ask(key.namespace, gates.questions(snapshot))
+        decision = decide(replace(snapshot, findings=findings))
         await self._persist(key, body, status, decision)
         ttl = self._config.policy.traffic_ttl
         desired = project(owner, spec, decision.status, revisions, world, ttl)

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from modelramp.api.spec import ModelRef
@@ -13,6 +14,10 @@ from modelramp.domain.world import ModelVersion, Resolution, Resolved, Unreachab
 from modelramp.ports import Clock, Key, RegisteredModel, Registry, RegistryError
 
 logger = logging.getLogger(__name__)
+
+FACT_SECONDS = 15.0  # passes in quick succession ask once
+
+Fact = TypeVar("Fact")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Registries:
         self._answers: dict[Key, Resolution] = {}
         self._views = {name: _View() for name in configs}
         self._versions: dict[tuple[str, str, int], ModelVersion] = {}
+        self._facts: dict[tuple[str, str, str, int], tuple[float, Any]] = {}
         self._nudged = asyncio.Event()
 
     def resolve(self, key: Key, ref: ModelRef) -> Resolution:
@@ -72,6 +78,35 @@ class Registries:
         """The registry's address as pods reach it."""
         config = self._configs[registry]
         return config.pod_uri or without_credentials(config.uri)
+
+    async def metrics(self, namespace: str, model: ModelVersion) -> Mapping[str, float] | Unreachable:
+        """The metrics of a version's run, at most a few seconds old."""
+        return await self._fact("metrics", namespace, model, lambda it: it.metrics(model.name, model.version))
+
+    async def tags(self, namespace: str, model: ModelVersion) -> Mapping[str, str] | Unreachable:
+        """A version's tags, at most a few seconds old."""
+        return await self._fact("tags", namespace, model, lambda it: it.tags(model.name, model.version))
+
+    async def _fact(
+        self, what: str, namespace: str, model: ModelVersion, ask: Callable[[Registry], Awaitable[Fact]]
+    ) -> Fact | Unreachable:
+        """Asked by name and number only: the rest of ``model`` is what stands in the object's namespace."""
+        config = self._configs.get(model.registry)
+        if config is None or not config.allows(namespace, model.name):
+            return Unreachable(f"namespace {namespace} may not use model {model.name!r} of registry {model.registry}")
+        now = self._clock.monotonic()
+        self._facts = {of: known for of, known in self._facts.items() if now - known[0] < FACT_SECONDS}
+        of = (what, model.registry, model.name, model.version)
+        if of not in self._facts:
+            self._facts[of] = now, await self._ask(model.registry, ask)
+        answer: Fact | Unreachable = self._facts[of][1]
+        return answer
+
+    async def _ask(self, name: str, ask: Callable[[Registry], Awaitable[Fact]]) -> Fact | Unreachable:
+        try:
+            return await ask(self._adapters[name])
+        except RegistryError as error:
+            return Unreachable(f"registry {name}: {error}")
 
     def forget(self, key: Key) -> None:
         self._wanted.pop(key, None)
