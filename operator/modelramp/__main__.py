@@ -19,6 +19,7 @@ from modelramp.adapters.ready import await_resource
 from modelramp.adapters.scraper import DirectFetch, Fetch, ProxyFetch, Scraper
 from modelramp.edge import health, logs
 from modelramp.edge.handlers import Watch
+from modelramp.edge.metrics import Metrics
 from modelramp.edge.settings import (
     Environment,
     Scrape,
@@ -28,11 +29,12 @@ from modelramp.edge.settings import (
     read_environment,
     read_settings,
 )
+from modelramp.engine.echo import Echo
 from modelramp.engine.leader import Leader, LeaseLost
 from modelramp.engine.queue import WorkQueue
 from modelramp.engine.reconcile import EngineConfig, Reconciler
 from modelramp.engine.registries import Registries
-from modelramp.ports import ClusterError, Key
+from modelramp.ports import ClusterError, Key, Observer
 
 logger = logging.getLogger("modelramp")
 
@@ -47,7 +49,10 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         api = await KubeApi.connect(kubeconfig())
         stack.push_async_callback(api.close)
         queue = WorkQueue(asyncio.get_running_loop())
-        vitals = health.Vitals(queue)
+        metrics = Metrics(queue)
+        api.count_writes(metrics.wrote)
+        vitals = health.Vitals(metrics)
+        vitals.require(queue.longest_running, health.STUCK_SECONDS, "a pass has been running for {:.0f} s")
         runner = await health.serve(vitals.application(), environment.health_host, environment.health_port)
         stack.push_async_callback(runner.cleanup)
         await await_resource(api)
@@ -56,27 +61,36 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         leader = Leader(KubeLease(api, Key(environment.lease_namespace, LEASE_NAME)), clock, identity)
         await leader.acquire()
         stack.push_async_callback(leader.release)
-        vitals.leads()
+        metrics.leads()
 
         adapters = {name: MlflowRegistry(name, r.uri) for name, r in settings.registries.items()}
         for adapter in adapters.values():
             stack.callback(adapter.close)
         configs = {name: registry.config() for name, registry in settings.registries.items()}
-        registries = Registries(configs, adapters, clock, queue.add)
+        measured = {name: metrics.measured(name, adapter, clock) for name, adapter in adapters.items()}
+        registries = Registries(configs, measured, clock, queue.add)
         scraper = Scraper(await _fetch(settings, api, stack))
-        cluster = KubeCluster(api, clock, leader.may_write)
+        echo = Echo(clock)
+        cluster = KubeCluster(api, clock, leader.may_write, echo)
         config = EngineConfig(
             server_image=settings.server_image,
             traffic_ttl=settings.traffic_ttl.total_seconds(),
             look_interval=settings.look_interval.total_seconds(),
         )
-        reconciler = Reconciler(cluster, scraper, registries, clock, config)
-        watch = Watch(queue, settings.watch_namespaces, kubeconfig())
+        observers: list[Observer] = [logs.DecisionLog(), metrics]
+        reconciler = Reconciler(cluster, scraper, registries, clock, config, observers)
+        watch = Watch(queue, echo, settings.watch_namespaces, kubeconfig())
+
+        poll_interval = settings.poll_interval.total_seconds()
+        silent_poller = "the registries' poller has not moved for {:.0f} s"
+        vitals.require(registries.silence, health.POLLS * poll_interval + health.POLL_SECONDS, silent_poller)
+        silent_watch = "the watch has not shown a change of {:.0f} s ago"
+        vitals.require(echo.silence, health.WATCH_SECONDS, silent_watch)
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(leader.hold())
-            tasks.create_task(registries.run(settings.poll_interval.total_seconds()))
-            tasks.create_task(queue.run_workers(settings.workers, vitals.counted(reconciler.reconcile)))
+            tasks.create_task(registries.run(poll_interval))
+            tasks.create_task(queue.run_workers(settings.workers, metrics.counted(reconciler.reconcile)))
             tasks.create_task(watch.run(stop_on_signals))
             tasks.create_task(watch.resync())
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from modelramp.api.status import Status
+from modelramp.domain.snapshot import Decision
 from modelramp.domain.world import Event, ModelVersion, Pod, PodMetrics, World
 
 Object = dict[str, Any]
@@ -111,6 +113,16 @@ class Registry(Protocol):
 class Metrics(Protocol):
     async def read(self, namespace: str, pods: Iterable[Pod]) -> Mapping[str, PodMetrics]:
         """What each pod's /metrics says, by pod name; pods that do not answer are absent."""
+        ...
+
+
+class Observer(Protocol):
+    """Hears what was decided, once that is persisted. Neither waits nor raises."""
+
+    def decided(self, key: Key, before: Status, decision: Decision) -> None: ...
+
+    def gone(self, key: Key) -> None:
+        """The object does not exist any more."""
         ...
 
 

@@ -29,7 +29,7 @@ from modelramp.domain.world import (
 )
 from modelramp.engine.reconcile import EngineConfig, Reconciler
 from modelramp.engine.registries import Registries, RegistryConfig
-from modelramp.ports import Conflict, Key, Kind, Object, Observation, RegisteredModel, RegistryError
+from modelramp.ports import Conflict, Key, Kind, Object, Observation, Observer, RegisteredModel, RegistryError
 
 KEY = Key("shop", "digits")
 DEPLOYMENT = Kind("apps/v1", "Deployment")
@@ -342,12 +342,12 @@ def revision(body: Object) -> Revision:
 class Operator:
     """One life of the operator's process: what it holds in memory is lost with it."""
 
-    def __init__(self, world: SimulatedWorld) -> None:
+    def __init__(self, world: SimulatedWorld, observers: Sequence[Observer] = ()) -> None:
         self.world = world
         self.registries = Registries(
             {"default": RegistryConfig("http://mlflow")}, {"default": world}, world, lambda _: None
         )
-        self.reconciler = Reconciler(world, world, self.registries, world, EngineConfig("server:1"))
+        self.reconciler = Reconciler(world, world, self.registries, world, EngineConfig("server:1"), observers)
 
     async def poll(self) -> None:
         await self.registries._poll("default", 0.0)

@@ -4,7 +4,7 @@ Intent is on disk before anything acts on it, so a pass may be cut off anywhere;
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -22,7 +22,7 @@ from modelramp.domain.snapshot import Decision, Policy, Snapshot, Target
 from modelramp.domain.world import Command, Event, Resolution, Resolved, Revision, World
 from modelramp.engine.carry_out import Carrier
 from modelramp.engine.registries import Registries
-from modelramp.ports import Clock, Cluster, Key, Metrics, Object, Observation
+from modelramp.ports import Clock, Cluster, Key, Metrics, Object, Observation, Observer
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +46,20 @@ class Reconciler:
     """Brings one ModelDeployment a step further each time it is called."""
 
     def __init__(
-        self, cluster: Cluster, metrics: Metrics, registries: Registries, clock: Clock, config: EngineConfig
+        self,
+        cluster: Cluster,
+        metrics: Metrics,
+        registries: Registries,
+        clock: Clock,
+        config: EngineConfig,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._cluster = cluster
         self._metrics = metrics
         self._registries = registries
         self._clock = clock
         self._config = config
+        self._observers = observers
         self._carrier = Carrier(cluster)
         self._uids: dict[Key, str] = {}
 
@@ -77,7 +84,8 @@ class Reconciler:
         revisions = self._revisions(owner, spec, resolution, seen.world)
         world = await self._with_metrics(key, status, seen.world)
         decision = decide(self._snapshot(body, spec, status, world, resolution))
-        await self._persist(key, body, status, decision)
+        await self._persist(body, status, decision)
+        await self._tell(key, body, status, decision)
         ttl = self._config.policy.traffic_ttl
         desired = project(owner, spec, decision.status, revisions, world, ttl)
         await self._carrier.carry_out(owner, desired, seen)
@@ -101,13 +109,15 @@ class Reconciler:
             policy=self._config.policy,
         )
 
-    async def _persist(self, key: Key, body: Object, before: Status, decision: Decision) -> None:
+    async def _persist(self, body: Object, before: Status, decision: Decision) -> None:
         if decision.status != before:
             written = decision.status.model_dump(mode="json", by_alias=True, exclude_none=True)
             await self._cluster.write_status(body, written)
+
+    async def _tell(self, key: Key, body: Object, before: Status, decision: Decision) -> None:
+        for observer in self._observers:
+            observer.decided(key, before, decision)
         for event in decision.events:
-            named = {"namespace": key.namespace, "mdep": key.name, "reason": event.reason}
-            logger.info("%s: %s", event.reason, event.message, extra=named)
             await self._cluster.emit(body, event)
 
     def _revisions(self, owner: Owner, spec: Spec, resolution: Resolution, world: World) -> Mapping[str, Revision]:
@@ -132,6 +142,8 @@ class Reconciler:
         return replace(world, pods=tuple(replace(pod, metrics=metrics.get(pod.name)) for pod in world.pods))
 
     def _forget(self, key: Key) -> None:
+        for observer in self._observers:
+            observer.gone(key)
         self._registries.forget(key)
         uid = self._uids.pop(key, None)
         if uid is not None:
