@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 from modelramp.adapters.clock import SystemClock
@@ -15,6 +15,7 @@ from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi
 from modelramp.adapters.lease import KubeLease
 from modelramp.adapters.mlflow_registry import MlflowRegistry
+from modelramp.adapters.observe import all_owners
 from modelramp.adapters.ready import await_resource
 from modelramp.adapters.scraper import DirectFetch, Fetch, ProxyFetch, Scraper
 from modelramp.edge import health, logs
@@ -30,9 +31,10 @@ from modelramp.edge.settings import (
     read_settings,
 )
 from modelramp.engine.echo import Echo
+from modelramp.engine.fleet import Fleet
 from modelramp.engine.leader import Leader, LeaseLost
 from modelramp.engine.queue import WorkQueue
-from modelramp.engine.reconcile import EngineConfig, Reconciler
+from modelramp.engine.reconcile import EngineConfig, Reconciler, read_status
 from modelramp.engine.registries import Registries
 from modelramp.ports import ClusterError, Key, Observer
 
@@ -77,8 +79,12 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
             traffic_ttl=settings.traffic_ttl.total_seconds(),
             look_interval=settings.look_interval.total_seconds(),
         )
+        freezes = [freeze.freeze() for freeze in settings.freezes]
+        fleet = Fleet(clock, settings.rollouts.limits(), freezes, queue.add)
+        if settings.rollouts.limits():
+            await _fill(fleet, queue, api, settings.watch_namespaces)
         observers: list[Observer] = [logs.DecisionLog(), metrics]
-        reconciler = Reconciler(cluster, scraper, registries, clock, config, observers)
+        reconciler = Reconciler(cluster, scraper, registries, clock, config, observers, fleet)
         watch = Watch(queue, echo, settings.watch_namespaces, kubeconfig())
 
         poll_interval = settings.poll_interval.total_seconds()
@@ -93,6 +99,14 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
             tasks.create_task(queue.run_workers(settings.workers, metrics.counted(reconciler.reconcile)))
             tasks.create_task(watch.run(stop_on_signals))
             tasks.create_task(watch.resync())
+
+
+async def _fill(fleet: Fleet, queue: WorkQueue, api: KubeApi, namespaces: Sequence[str]) -> None:
+    """Before anything may begin. A pass over each tells those that are deleted before the watch stands."""
+    async for owner in all_owners(api, namespaces):
+        key = Key(owner["metadata"]["namespace"], owner["metadata"]["name"])
+        fleet.note(key, read_status(owner))
+        queue.add(key)
 
 
 async def _fetch(settings: Settings, api: KubeApi, stack: AsyncExitStack) -> Fetch:

@@ -1,6 +1,7 @@
 """The rollout, phase by phase: each looks at what has been observed, and moves on or says what it waits for."""
 
 from modelramp.api.status import AbortStatus, Phase
+from modelramp.domain.admission import frozen, may_begin
 from modelramp.domain.checks import (
     blind,
     broken,
@@ -54,7 +55,7 @@ def stable(turn: Turn) -> None:
     if target is None:
         return unresolved(turn)
     if status.stable is not None and target.revision == status.stable.revision:
-        turn.set(back_off=None)
+        turn.set(back_off=None, queued_at=None)
         return turn.say("Serving", f"version {target.version} serves")
     rejected = next((r for r in status.rejected if r.revision == target.revision), None)
     if rejected is not None:
@@ -66,7 +67,8 @@ def stable(turn: Turn) -> None:
     back_off = status.back_off
     if back_off is not None and back_off.revision == target.revision and not turn.over(back_off.until, NO_TIME):
         return turn.say("BackOff", back_off.message)
-    return begin(turn, target, Phase.GATING)
+    if may_begin(turn):
+        begin(turn, target, Phase.GATING)
 
 
 # On the way
@@ -99,7 +101,7 @@ def ramping(turn: Turn) -> None:
     since = turn.status.step.in_force_since if turn.status.step else None
     if since is None or not turn.over(since, step.hold or NO_TIME):
         return turn.say("Holding", holding(turn, step))
-    if blind(turn):
+    if blind(turn) or frozen(turn):
         return
     if index + 1 < len(steps):
         turn.tell("StepDone", f"{step.weight} % held; nothing failed")

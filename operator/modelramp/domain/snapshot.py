@@ -1,11 +1,12 @@
 """The whole input of decide(), and its whole output."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from modelramp.api.spec import Spec
 from modelramp.api.status import Status
+from modelramp.domain.fleet import Standing
 from modelramp.domain.world import Command, Event, Resolution, World
 
 
@@ -39,6 +40,7 @@ class Snapshot:
     target: Target | None
     commands: Sequence[Command] = ()
     policy: Policy = Policy()
+    standing: Standing = field(default_factory=Standing)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ from modelramp.desired.meta import Owner
 from modelramp.desired.project import project
 from modelramp.desired.template import Rendering, pod_template
 from modelramp.domain.decide import decide
+from modelramp.domain.fleet import Standing
 from modelramp.domain.revision import identity
 from modelramp.domain.snapshot import Decision, Policy, Snapshot, Target
 from modelramp.domain.world import Command, Event, Resolution, Resolved, Revision, World
 from modelramp.engine.carry_out import Carrier
+from modelramp.engine.fleet import Fleet
 from modelramp.engine.registries import Registries
 from modelramp.ports import Clock, Cluster, Key, Metrics, Object, Observation, Observer
 
@@ -53,6 +55,7 @@ class Reconciler:
         clock: Clock,
         config: EngineConfig,
         observers: Sequence[Observer] = (),
+        fleet: Fleet | None = None,
     ) -> None:
         self._cluster = cluster
         self._metrics = metrics
@@ -60,6 +63,7 @@ class Reconciler:
         self._clock = clock
         self._config = config
         self._observers = observers
+        self._fleet = fleet or Fleet(clock)
         self._carrier = Carrier(cluster)
         self._uids: dict[Key, str] = {}
 
@@ -72,6 +76,7 @@ class Reconciler:
         try:
             spec = Spec.model_validate(seen.owner["spec"])
         except ValidationError as error:
+            self._fleet.forget(key)
             await self._cluster.emit(seen.owner, Event("Warning", "InvalidSpec", summary(error)))
             return None
         self._uids[key] = seen.owner["metadata"]["uid"]
@@ -83,7 +88,10 @@ class Reconciler:
         resolution = self._registries.resolve(key, spec.model)
         revisions = self._revisions(owner, spec, resolution, seen.world)
         world = await self._with_metrics(key, status, seen.world)
-        decision = decide(self._snapshot(body, spec, status, world, resolution))
+        self._fleet.note(key, status)
+        standing = self._fleet.standing(key, status)
+        decision = decide(self._snapshot(body, spec, status, world, resolution, standing))
+        self._fleet.note(key, decision.status)
         await self._persist(body, status, decision)
         await self._tell(key, body, status, decision)
         ttl = self._config.policy.traffic_ttl
@@ -91,7 +99,9 @@ class Reconciler:
         await self._carrier.carry_out(owner, desired, seen)
         return decision.requeue_after.total_seconds() if decision.requeue_after is not None else None
 
-    def _snapshot(self, body: Object, spec: Spec, status: Status, world: World, resolution: Resolution) -> Snapshot:
+    def _snapshot(
+        self, body: Object, spec: Spec, status: Status, world: World, resolution: Resolution, standing: Standing
+    ) -> Snapshot:
         metadata = body["metadata"]
         target = None
         if isinstance(resolution, Resolved):
@@ -107,6 +117,7 @@ class Reconciler:
             target=target,
             commands=commands(metadata.get("annotations", {})),
             policy=self._config.policy,
+            standing=standing,
         )
 
     async def _persist(self, body: Object, before: Status, decision: Decision) -> None:
@@ -145,6 +156,7 @@ class Reconciler:
         for observer in self._observers:
             observer.gone(key)
         self._registries.forget(key)
+        self._fleet.forget(key)
         uid = self._uids.pop(key, None)
         if uid is not None:
             self._carrier.forget(uid)
