@@ -15,6 +15,7 @@ from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi
 from modelramp.adapters.lease import KubeLease
 from modelramp.adapters.mlflow_registry import MlflowRegistry
+from modelramp.adapters.notifier import Notifier, Target
 from modelramp.adapters.observe import all_owners
 from modelramp.adapters.ready import await_resource
 from modelramp.adapters.scraper import DirectFetch, Fetch, ProxyFetch, Scraper
@@ -83,7 +84,8 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         fleet = Fleet(clock, settings.rollouts.limits(), freezes, queue.add)
         if settings.rollouts.limits():
             await _fill(fleet, queue, api, settings.watch_namespaces)
-        observers: list[Observer] = [logs.DecisionLog(), metrics]
+        notifiers = [Notifier(target, clock, metrics.notified) for target in _targets(settings)]
+        observers: list[Observer] = [logs.DecisionLog(), metrics, *notifiers]
         reconciler = Reconciler(cluster, scraper, registries, clock, config, observers, fleet)
         watch = Watch(queue, echo, settings.watch_namespaces, kubeconfig())
 
@@ -99,6 +101,8 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
             tasks.create_task(queue.run_workers(settings.workers, metrics.counted(reconciler.reconcile)))
             tasks.create_task(watch.run(stop_on_signals))
             tasks.create_task(watch.resync())
+            for notifier in notifiers:
+                tasks.create_task(notifier.run())
 
 
 async def _fill(fleet: Fleet, queue: WorkQueue, api: KubeApi, namespaces: Sequence[str]) -> None:
@@ -107,6 +111,10 @@ async def _fill(fleet: Fleet, queue: WorkQueue, api: KubeApi, namespaces: Sequen
         key = Key(owner["metadata"]["namespace"], owner["metadata"]["name"])
         fleet.note(key, read_status(owner))
         queue.add(key)
+
+
+def _targets(settings: Settings) -> list[Target]:
+    return [Target(it.url, frozenset(it.events), it.secret_file) for it in settings.notifications]
 
 
 async def _fetch(settings: Settings, api: KubeApi, stack: AsyncExitStack) -> Fetch:

@@ -83,6 +83,9 @@ def test_what_the_chart_writes_by_default_can_be_read(tmp_path: Path) -> None:
             "{serverImage: i, freezes: [{schedule: 0 18 * * 5, duration: 1h, timeZone: Berlin}]}",
             "freezes.0.timeZone: Value error, no such time zone; write one like Europe/Berlin (got 'Berlin')",
         ),
+        ("{serverImage: i, notifications: [{url: chat}]}", "notifications.0.url: String should match"),
+        ("{serverImage: i, notifications: [{url: http://c, events: [promoted]}]}", "notifications.0.events.0: String"),
+        ("{serverImage: i, notifications: [{url: http://c, events: []}]}", "notifications.0.events: Tuple should"),
         ("{serverImage: [", "is not YAML"),
     ],
 )

@@ -39,6 +39,9 @@ class Metrics:
             "modelramp_registry_staleness_seconds", "Since a registry's last good answer.", "registry"
         )
         self._writes = self._counter("modelramp_api_writes", "Writes sent to the API server.", "verb", "resource")
+        self._notifications = self._counter(
+            "modelramp_notifications", "Notifications by how they ended.", "host", "outcome"
+        )
         self._phases: dict[Key, str] = {}
 
     def leads(self) -> None:
@@ -46,6 +49,9 @@ class Metrics:
 
     def wrote(self, verb: str, resource: str) -> None:
         self._writes.labels(verb, resource).inc()
+
+    def notified(self, host: str, outcome: str) -> None:
+        self._notifications.labels(host, outcome).inc()
 
     def decided(self, key: Key, before: Status, decision: Decision) -> None:
         after = decision.status

@@ -94,6 +94,16 @@ class FreezeSettings(_FileModel):
         return Freeze(self.schedule, self.duration, ZoneInfo(self.time_zone), self.namespaces)
 
 
+class NotificationSettings(_FileModel):
+    """Another system that is told of decisions."""
+
+    url: str = Field(pattern=r"^https?://[^/]+", description="Where each is posted, as JSON.")
+    events: tuple[Annotated[str, Field(pattern=r"^([A-Z][A-Za-z]+|\*)$")], ...] = Field(
+        ("Promoted", "Rejected", "Paused"), min_length=1, description="Actions of status.history; *: all."
+    )
+    secret_file: Path | None = Field(None, description="File with the key that signs them.")
+
+
 class Settings(_FileModel):
     """What stands in the configuration file; every key but ``serverImage`` may be left out."""
 
@@ -104,6 +114,7 @@ class Settings(_FileModel):
     registries: dict[str, RegistrySettings] = Field(default_factory=dict)
     rollouts: RolloutSettings = RolloutSettings()
     freezes: tuple[FreezeSettings, ...] = ()
+    notifications: tuple[NotificationSettings, ...] = ()
     watch_namespaces: tuple[str, ...] = Field((), description="Namespaces to look after; none: all.")
     workers: int = Field(8, ge=1, le=64, description="Objects worked on at a time.")
     scrape: Scrape = Scrape.DIRECT
