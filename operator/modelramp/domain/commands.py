@@ -5,11 +5,11 @@ promote.
 """
 
 from modelramp.api.status import Phase
-from modelramp.domain import moves
+from modelramp.domain import approval, moves
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Command
 
-VERBS = ("abort", "pause", "resume", "promote", "retry")
+VERBS = ("abort", "pause", "resume", "approve", "promote", "retry")
 IN_ROLLOUT = (Phase.RAMPING, Phase.PAUSED, Phase.GATING, Phase.PROMOTING)
 
 
@@ -41,7 +41,9 @@ def _act(turn: Turn, command: Command) -> bool:
             moves.abort(turn, "AbortCommanded", "taken back by command", reject=True)
         case "pause" if turn.status.phase is Phase.RAMPING:
             moves.pause(turn, "PauseCommanded", "paused by command")
-        case "resume" if turn.status.phase is Phase.PAUSED:
+        case "approve" if approval.awaited(turn):
+            moves.resume(turn, "approved")
+        case "resume" if turn.status.phase is Phase.PAUSED and not approval.awaited(turn):
             moves.resume(turn, "resumed by command")
         case "promote" if turn.status.phase in (Phase.RAMPING, Phase.PAUSED):
             moves.promote(turn, "promoted by command")

@@ -17,6 +17,7 @@ from modelramp.api.status import (
     StepStatus,
 )
 from modelramp.domain import analysis
+from modelramp.domain.approval import STEP_PAUSES
 from modelramp.domain.snapshot import Target
 from modelramp.domain.traffic import FULL, salt, set_weight
 from modelramp.domain.turn import Turn
@@ -26,7 +27,6 @@ FIRST_BACK_OFF = timedelta(seconds=30)
 LONGEST_BACK_OFF = timedelta(minutes=30)
 SHORTEST_DRAIN = timedelta(seconds=5)  # for demoted pods to hear that they hand over, and to send their clients away
 NO_TIME = timedelta(0)
-PAUSE_STEP = "PauseStep"
 
 
 def unresolved(turn: Turn) -> None:
@@ -133,7 +133,7 @@ def resume(turn: Turn, message: str) -> None:
     why = end_pause(turn)
     if failed:
         return afresh(turn, Phase.GATING)
-    if why == PAUSE_STEP:
+    if why in STEP_PAUSES:
         return enter_step(turn, step_index(turn) + 1, Phase.RAMPING)
     turn.enter(Phase.RAMPING)
 

@@ -2,6 +2,7 @@
 
 from modelramp.api.status import AbortStatus, Phase
 from modelramp.domain.admission import frozen, may_begin
+from modelramp.domain.approval import STEP_PAUSES, why
 from modelramp.domain.checks import (
     blind,
     broken,
@@ -14,7 +15,6 @@ from modelramp.domain.checks import (
 )
 from modelramp.domain.moves import (
     NO_TIME,
-    PAUSE_STEP,
     begin,
     conclude,
     enter_step,
@@ -95,7 +95,7 @@ def ramping(turn: Turn) -> None:
         return conclude(turn)
     step = steps[index]
     if step.pause is not None:
-        return pause(turn, PAUSE_STEP, "the rollout has a pause here")
+        return pause(turn, *why(step.pause))
     if not in_force(turn, step.weight or FULL):
         return
     since = turn.status.step.in_force_since if turn.status.step else None
@@ -113,16 +113,18 @@ def paused(turn: Turn) -> None:
     """The weight is held and judged on; a pause's own end or a command goes on."""
     if moved_on(turn) or broken(turn) or judged_bad(turn) or unnamed(turn):
         return
-    pause = turn.candidate.pause
-    if pause is None:
+    held = turn.candidate.pause
+    if held is None:
         return resume(turn, "nothing is to be waited for")
-    turn.say(pause.reason, pause.message)
-    if pause.reason != PAUSE_STEP or turn.status.step is None:
+    turn.say(held.reason, held.message)
+    if held.reason not in STEP_PAUSES or turn.status.step is None:
         return
     steps, index = turn.snap.spec.rollout.steps, step_index(turn)
     step = steps[index].pause if index < len(steps) else None
     if step is None:
         return resume(turn, "the pause is no longer among the steps")
+    if (held.reason, held.message) != why(step):
+        return pause(turn, *why(step))
     if step.duration is not None and turn.over(turn.status.step.entered_at, step.duration):
         resume(turn, "the pause is over")
 
