@@ -82,27 +82,30 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         )
         freezes = [freeze.freeze() for freeze in settings.freezes]
         fleet = Fleet(clock, settings.rollouts.limits(), freezes, queue.add)
-        if settings.rollouts.limits():
-            await _fill(fleet, queue, api, settings.watch_namespaces)
         notifiers = [Notifier(target, clock, metrics.notified) for target in _targets(settings)]
         observers: list[Observer] = [logs.DecisionLog(), metrics, *notifiers]
         reconciler = Reconciler(cluster, scraper, registries, clock, config, observers, fleet)
         watch = Watch(queue, echo, settings.watch_namespaces, kubeconfig())
 
         poll_interval = settings.poll_interval.total_seconds()
-        silent_poller = "the registries' poller has not moved for {:.0f} s"
-        vitals.require(registries.silence, health.POLLS * poll_interval + health.POLL_SECONDS, silent_poller)
-        silent_watch = "the watch has not shown a change of {:.0f} s ago"
-        vitals.require(echo.silence, health.WATCH_SECONDS, silent_watch)
-
+        _require(vitals, registries, echo, poll_interval)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(leader.hold())
+            if settings.rollouts.limits():
+                await _fill(fleet, queue, api, settings.watch_namespaces)
             tasks.create_task(registries.run(poll_interval))
             tasks.create_task(queue.run_workers(settings.workers, metrics.counted(reconciler.reconcile)))
             tasks.create_task(watch.run(stop_on_signals))
             tasks.create_task(watch.resync())
             for notifier in notifiers:
                 tasks.create_task(notifier.run())
+
+
+def _require(vitals: health.Vitals, registries: Registries, echo: Echo, poll_interval: float) -> None:
+    """What is asked of a leader's parts."""
+    longest = health.POLLS * poll_interval + health.POLL_SECONDS
+    vitals.require(registries.silence, longest, "the registries' poller has not moved for {:.0f} s")
+    vitals.require(echo.silence, health.WATCH_SECONDS, "the watch has not shown a change of {:.0f} s ago")
 
 
 async def _fill(fleet: Fleet, queue: WorkQueue, api: KubeApi, namespaces: Sequence[str]) -> None:

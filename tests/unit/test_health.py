@@ -92,6 +92,24 @@ def test_a_status_that_the_watch_does_not_show_is_silence() -> None:
     assert echo.silence() == 0
 
 
+async def test_what_is_gone_is_not_waited_for(tmp_path: Path) -> None:
+    async def get(request: web.Request) -> web.Response:
+        missing = "labelSelector" not in request.query
+        return web.json_response({"items": [], "message": "not found"}, status=404 if missing else 200)
+
+    world = SimulatedWorld(SPEC)
+    echo = Echo(world)
+    echo.expect(KEY)
+    world.time += 10
+    application = web.Application()
+    application.router.add_get("/{path:.*}", get)
+    async with TestServer(application) as server:
+        api = await KubeApi.connect(kubeconfig(tmp_path, str(server.make_url(""))))
+        assert (await KubeCluster(api, world, lambda: None, echo).observe(KEY)).owner is None
+        await api.close()
+    assert echo.silence() == 0
+
+
 @pytest.mark.parametrize(("answer", "silence"), [("8", 10), ("7", 0), (None, 0)])
 async def test_only_a_write_that_changed_something_is_to_come_back(
     tmp_path: Path, answer: str | None, silence: float

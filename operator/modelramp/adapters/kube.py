@@ -29,7 +29,10 @@ class KubeCluster:
         self._last_told: dict[str, datetime] = {}
 
     async def observe(self, key: Key) -> Observation:
-        return await observe(self._api, key)
+        seen = await observe(self._api, key)
+        if seen.owner is None:
+            self._echo.heard(key)  # what is gone comes back no more
+        return seen
 
     async def write_status(self, owner: Object, status: Object) -> Object:
         metadata = owner["metadata"]
