@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 from modelramp.adapters.clock import SystemClock
@@ -15,12 +15,15 @@ from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi
 from modelramp.adapters.lease import KubeLease
 from modelramp.adapters.mlflow_registry import MlflowRegistry
+from modelramp.adapters.notifier import Notifier, Target
+from modelramp.adapters.observe import all_owners
 from modelramp.adapters.pod_http import DirectFetch, Fetch, ProxyFetch
 from modelramp.adapters.prober import PodProber
 from modelramp.adapters.ready import await_resource
 from modelramp.adapters.scraper import Scraper
 from modelramp.edge import health, logs
 from modelramp.edge.handlers import Watch
+from modelramp.edge.metrics import Metrics
 from modelramp.edge.settings import (
     Environment,
     Scrape,
@@ -30,11 +33,13 @@ from modelramp.edge.settings import (
     read_environment,
     read_settings,
 )
+from modelramp.engine.echo import Echo
+from modelramp.engine.fleet import Fleet
 from modelramp.engine.leader import Leader, LeaseLost
 from modelramp.engine.queue import WorkQueue
-from modelramp.engine.reconcile import EngineConfig, Reconciler
+from modelramp.engine.reconcile import EngineConfig, Reconciler, read_status
 from modelramp.engine.registries import Registries
-from modelramp.ports import ClusterError, Key
+from modelramp.ports import ClusterError, Key, Observer
 
 logger = logging.getLogger("modelramp")
 
@@ -49,7 +54,10 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         api = await KubeApi.connect(kubeconfig())
         stack.push_async_callback(api.close)
         queue = WorkQueue(asyncio.get_running_loop())
-        vitals = health.Vitals(queue)
+        metrics = Metrics(queue)
+        api.count_writes(metrics.wrote)
+        vitals = health.Vitals(metrics)
+        vitals.require(queue.longest_running, health.STUCK_SECONDS, "a pass has been running for {:.0f} s")
         runner = await health.serve(vitals.application(), environment.health_host, environment.health_port)
         stack.push_async_callback(runner.cleanup)
         await await_resource(api)
@@ -59,30 +67,62 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         vitals.ready_when(lambda: leader.takes_part)
         await leader.acquire()
         stack.push_async_callback(leader.release)
-        vitals.leads()
+        metrics.leads()
 
         adapters = {name: MlflowRegistry(name, r.uri) for name, r in settings.registries.items()}
         for adapter in adapters.values():
             stack.callback(adapter.close)
         configs = {name: registry.config() for name, registry in settings.registries.items()}
-        registries = Registries(configs, adapters, clock, queue.add)
+        measured = {name: metrics.measured(name, adapter, clock) for name, adapter in adapters.items()}
+        registries = Registries(configs, measured, clock, queue.add)
         fetch = await _fetch(settings, api, stack)
-        cluster = KubeCluster(api, clock, leader.may_write)
+        echo = Echo(clock)
+        cluster = KubeCluster(api, clock, leader.may_write, echo)
         config = EngineConfig(
             server_image=settings.server_image,
             traffic_ttl=settings.traffic_ttl.total_seconds(),
             look_interval=settings.look_interval.total_seconds(),
         )
-        reconciler = Reconciler(cluster, Scraper(fetch), PodProber(fetch), registries, clock, config)
-        watch = Watch(queue, settings.watch_namespaces, kubeconfig())
+        freezes = [freeze.freeze() for freeze in settings.freezes]
+        fleet = Fleet(clock, settings.rollouts.limits(), freezes, queue.add)
+        notifiers = [Notifier(target, clock, metrics.notified) for target in _targets(settings)]
+        observers: list[Observer] = [logs.DecisionLog(), metrics, *notifiers]
+        scraper, prober = Scraper(fetch), PodProber(fetch)
+        reconciler = Reconciler(cluster, scraper, prober, registries, clock, config, observers, fleet)
+        watch = Watch(queue, echo, settings.watch_namespaces, kubeconfig())
 
+        poll_interval = settings.poll_interval.total_seconds()
+        _require(vitals, registries, echo, poll_interval)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(leader.hold())
-            tasks.create_task(registries.run(settings.poll_interval.total_seconds()))
-            workers = queue.run_workers(settings.workers, vitals.counted(reconciler.reconcile))
+            if settings.rollouts.limits():
+                await _fill(fleet, queue, api, settings.watch_namespaces)
+            tasks.create_task(registries.run(poll_interval))
+            workers = queue.run_workers(settings.workers, metrics.counted(reconciler.reconcile))
             tasks.create_task(leader.resign_after(workers))
             tasks.create_task(watch.run(stop_on_signals))
             tasks.create_task(watch.resync())
+            for notifier in notifiers:
+                tasks.create_task(notifier.run())
+
+
+def _require(vitals: health.Vitals, registries: Registries, echo: Echo, poll_interval: float) -> None:
+    """What is asked of a leader's parts."""
+    longest = health.POLLS * poll_interval + health.POLL_SECONDS
+    vitals.require(registries.silence, longest, "the registries' poller has not moved for {:.0f} s")
+    vitals.require(echo.silence, health.WATCH_SECONDS, "the watch has not shown a change of {:.0f} s ago")
+
+
+async def _fill(fleet: Fleet, queue: WorkQueue, api: KubeApi, namespaces: Sequence[str]) -> None:
+    """Before anything may begin. A pass over each tells those that are deleted before the watch stands."""
+    async for owner in all_owners(api, namespaces):
+        key = Key(owner["metadata"]["namespace"], owner["metadata"]["name"])
+        fleet.note(key, read_status(owner))
+        queue.add(key)
+
+
+def _targets(settings: Settings) -> list[Target]:
+    return [Target(it.url, frozenset(it.events), it.secret_file) for it in settings.notifications]
 
 
 async def _fetch(settings: Settings, api: KubeApi, stack: AsyncExitStack) -> Fetch:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from modelramp.api.status import Status
 from modelramp.domain.findings import Inference, Tensor
+from modelramp.domain.snapshot import Decision
 from modelramp.domain.world import Event, ModelVersion, Pod, PodMetrics, World
 
 Object = dict[str, Any]
@@ -140,6 +142,16 @@ class Prober(Protocol):
 
     async def infer(self, namespace: str, pod: Pod, body: Mapping[str, Any], seconds: float) -> Inference:
         """One answer of the pod's own model, neither relayed nor counted as traffic; ``seconds`` is its budget."""
+        ...
+
+
+class Observer(Protocol):
+    """Hears what was decided, once that is persisted. Neither waits nor raises."""
+
+    def decided(self, key: Key, before: Status, decision: Decision) -> None: ...
+
+    def gone(self, key: Key) -> None:
+        """The object does not exist any more."""
         ...
 
 

@@ -31,9 +31,20 @@ from modelramp.domain.world import (
     Workload,
     World,
 )
+from modelramp.engine.fleet import Fleet
 from modelramp.engine.reconcile import EngineConfig, Reconciler
 from modelramp.engine.registries import Registries, RegistryConfig
-from modelramp.ports import Conflict, Key, Kind, Object, Observation, ProbeError, RegisteredModel, RegistryError
+from modelramp.ports import (
+    Conflict,
+    Key,
+    Kind,
+    Object,
+    Observation,
+    Observer,
+    ProbeError,
+    RegisteredModel,
+    RegistryError,
+)
 
 KEY = Key("shop", "digits")
 DEPLOYMENT = Kind("apps/v1", "Deployment")
@@ -88,7 +99,8 @@ class SimPod:
 class SimulatedWorld:
     """The API server, its controllers, the kubelet, the pods, their clients, the registry and the wall clock."""
 
-    def __init__(self, spec: Mapping[str, Any], rps: float = 100.0) -> None:
+    def __init__(self, spec: Mapping[str, Any], rps: float = 100.0, key: Key = KEY) -> None:
+        self.key = key
         self.time = 1_000_000.0
         self.skew = 0.0
         self.foreign = ""
@@ -125,8 +137,8 @@ class SimulatedWorld:
             "apiVersion": "modelramp.dev/v1alpha1",
             "kind": "ModelDeployment",
             "metadata": {
-                "namespace": KEY.namespace,
-                "name": KEY.name,
+                "namespace": self.key.namespace,
+                "name": self.key.name,
                 "uid": f"uid-{self._uids}",
                 "generation": 1,
                 "resourceVersion": self._next(),
@@ -205,7 +217,7 @@ class SimulatedWorld:
             pod.weight = 0
 
     def _serve(self, seconds: float) -> None:
-        service = self.children.get((Kind("v1", "Service"), KEY.name))
+        service = self.children.get((Kind("v1", "Service"), self.key.name))
         if service is None:
             return
         selected = service["spec"]["selector"][REVISION_LABEL]
@@ -242,7 +254,7 @@ class SimulatedWorld:
         return Observation(owner={**self.owner}, children=children, world=self._world())
 
     def _world(self) -> World:
-        service = self.children.get((Kind("v1", "Service"), KEY.name))
+        service = self.children.get((Kind("v1", "Service"), self.key.name))
         return World(
             revisions={r.hash: r for r in map(revision, self._of("ControllerRevision"))},
             workloads={
@@ -327,7 +339,7 @@ class SimulatedWorld:
     async def delete(self, kind: Kind, key: Key, uid: str) -> None:
         self._write(f"delete {kind.kind} {key.name}")
         if kind == DEPLOYMENT:
-            service = self.children.get((Kind("v1", "Service"), KEY.name))
+            service = self.children.get((Kind("v1", "Service"), self.key.name))
             selected = service["spec"]["selector"][REVISION_LABEL] if service else None
             assert not key.name.endswith(str(selected)), "what the Service selects is never deleted"
         self.children.pop((kind, key.name), None)
@@ -428,12 +440,13 @@ def revision(body: Object) -> Revision:
 class Operator:
     """One life of the operator's process: what it holds in memory is lost with it."""
 
-    def __init__(self, world: SimulatedWorld) -> None:
+    def __init__(self, world: SimulatedWorld, observers: Sequence[Observer] = (), fleet: Fleet | None = None) -> None:
         self.world = world
         self.registries = Registries(
             {"default": RegistryConfig("http://mlflow")}, {"default": world}, world, lambda _: None
         )
-        self.reconciler = Reconciler(world, world, world, self.registries, world, EngineConfig("server:1"))
+        config = EngineConfig("server:1")
+        self.reconciler = Reconciler(world, world, world, self.registries, world, config, observers, fleet)
 
     async def poll(self) -> None:
         await self.registries._poll("default", 0.0)
@@ -442,7 +455,7 @@ class Operator:
         """One pass, with a registry poll before it; a conflict is a pass that did nothing."""
         await self.poll()
         try:
-            return await self.reconciler.reconcile(KEY)
+            return await self.reconciler.reconcile(self.world.key)
         except Conflict:
             return 0.0
 

@@ -1,11 +1,16 @@
 """Back to what served before: by the operator itself, by command, by the alias; and when stable is down."""
 
-from typing import Any
+from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from modelramp.api.status import Status
 from modelramp.desired.meta import REVISION_LABEL
+from modelramp.domain.changes import Outcome, ended
+from modelramp.domain.freeze import Freeze
 from modelramp.domain.world import Fault
+from modelramp.engine.fleet import Fleet
 from modelramp.ports import Kind
 from tests.unit.simulation import KEY, SPEC, Behaviour, Operator, SimulatedWorld, run, serves, serving, spec, until
 
@@ -233,3 +238,23 @@ async def test_no_rollback_to_a_revision_whose_memory_was_deleted() -> None:
     await run(world, operator, 5)
     assert serves(2)(world.status)
     assert "CommandIgnored" in events(world)
+
+
+async def test_a_rollback_ends_as_one() -> None:
+    world, operator = await promoted(spec(scaleDownDelay="60s"))
+    before = Status.model_validate(world.status)
+    world.behaviours[2] = Behaviour(bad_rate=0.2)
+    await until(world, operator, serves(1))
+    assert ended(before, Status.model_validate(world.status)) is Outcome.ROLLED_BACK
+
+
+async def test_going_back_needs_no_gate_and_waits_for_no_freeze() -> None:
+    world, _ = await promoted(SPEC)
+    world.edit(rollout={**SPEC["rollout"], "gates": {"metrics": [{"name": "val_dice", "min": 0.8}]}})
+    frozen = [Freeze("* * * * *", timedelta(days=1), ZoneInfo("UTC"), ("*",))]
+    operator = Operator(world, fleet=Fleet(world, None, frozen))
+    world.aliases["prod"] = 3
+    await run(world, operator, 5)
+    assert world.status["reason"] == "Frozen"
+    world.aliases["prod"] = 1
+    await until(world, operator, serves(1))

@@ -2,10 +2,13 @@
 
 from datetime import timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
 
+from modelramp.domain.fleet import Limits
+from modelramp.domain.freeze import Freeze
 from modelramp.edge.settings import Settings, SettingsError, read_environment, read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +40,19 @@ def test_a_registry_is_read_as_the_engine_wants_it(tmp_path: Path) -> None:
     assert settings.traffic_ttl == timedelta(seconds=45)
 
 
+def test_limits_and_windows_are_read_as_the_engine_wants_them(tmp_path: Path) -> None:
+    text = """
+        serverImage: i
+        rollouts: {max: 10, maxPerNamespace: 2}
+        freezes: [{schedule: 0 18 * * 5, duration: 62h, timeZone: Europe/Berlin, namespaces: [team-*]}]
+    """
+    settings = read(tmp_path, text)
+    assert settings.rollouts.limits() == Limits(10, 2)
+    assert not read(tmp_path, "serverImage: i").rollouts.limits()
+    (freeze,) = [f.freeze() for f in settings.freezes]
+    assert freeze == Freeze("0 18 * * 5", timedelta(hours=62), ZoneInfo("Europe/Berlin"), ("team-*",))
+
+
 def test_what_the_chart_writes_by_default_can_be_read(tmp_path: Path) -> None:
     documents = yaml.safe_load_all((ROOT / "config" / "install.yaml").read_text())
     (config,) = [d for d in documents if d["kind"] == "ConfigMap"]
@@ -56,6 +72,20 @@ def test_what_the_chart_writes_by_default_can_be_read(tmp_path: Path) -> None:
         ("{serverImage: i, workers: many}", "workers: Input should be a valid integer"),
         ("{serverImage: i, registries: {a: {uri: mlflow}}}", "registries.a.uri: String should match"),
         ("{serverImage: i, scrape: Sometimes}", "scrape: Input should be 'Direct' or 'PodProxy' (got 'Sometimes')"),
+        ("{serverImage: i, rollouts: {max: 0}}", "rollouts.max: Input should be greater than or equal to 1"),
+        (
+            "{serverImage: i, freezes: [{schedule: 0 25 * * *, duration: 1h}]}",
+            "freezes.0.schedule: Value error, Bad hour; write five fields of cron, like 0 18 * * 5 (got '0 25 * * *')",
+        ),
+        ("{serverImage: i, freezes: [{schedule: 0 0 0 18 * * 5, duration: 1h}]}", "write five fields of cron"),
+        ("{serverImage: i, freezes: [{schedule: 0 0 30 2 *, duration: 1h}]}", "Bad day-of-month"),
+        (
+            "{serverImage: i, freezes: [{schedule: 0 18 * * 5, duration: 1h, timeZone: Berlin}]}",
+            "freezes.0.timeZone: Value error, no such time zone; write one like Europe/Berlin (got 'Berlin')",
+        ),
+        ("{serverImage: i, notifications: [{url: chat}]}", "notifications.0.url: String should match"),
+        ("{serverImage: i, notifications: [{url: http://c, events: [promoted]}]}", "notifications.0.events.0: String"),
+        ("{serverImage: i, notifications: [{url: http://c, events: []}]}", "notifications.0.events: Tuple should"),
         ("{serverImage: [", "is not YAML"),
     ],
 )

@@ -17,6 +17,9 @@ trafficTTL: {{ .Values.trafficTTL }}
 scrape: {{ .Values.scrape }}
 logFormat: {{ .Values.logFormat }}
 watchNamespaces: {{ .Values.watchNamespaces | toJson }}
+rollouts: {{ .Values.rollouts | toJson }}
+freezes: {{ .Values.freezes | toJson }}
+notifications: {{ .Values.notifications | toJson }}
 registries:
   {{- .Values.registries | toYaml | nindent 2 }}
 {{- end }}

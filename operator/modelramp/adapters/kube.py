@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from modelramp.adapters.kube_api import APPLY_PATCH, MERGE_PATCH, KubeApi, path_of
 from modelramp.adapters.observe import OWNER, POD, observe
 from modelramp.domain.world import Event
+from modelramp.engine.echo import Echo
 from modelramp.ports import Clock, ClusterError, Conflict, Key, Kind, Object, Observation
 
 logger = logging.getLogger(__name__)
@@ -20,19 +21,31 @@ LONGEST_MESSAGE = 1024  # the API server's limit for an Event
 class KubeCluster:
     """``may_write`` is called before each write and raises if this process has lost its lease."""
 
-    def __init__(self, api: KubeApi, clock: Clock, may_write: Callable[[], None]) -> None:
+    def __init__(self, api: KubeApi, clock: Clock, may_write: Callable[[], None], echo: Echo | None = None) -> None:
         self._api = api
+        self._echo = echo or Echo(clock)
         self._clock = clock
         self._may_write = may_write
         self._last_told: dict[str, datetime] = {}
 
     async def observe(self, key: Key) -> Observation:
-        return await observe(self._api, key)
+        seen = await observe(self._api, key)
+        if seen.owner is None:
+            self._echo.heard(key)  # what is gone comes back no more
+        return seen
 
     async def write_status(self, owner: Object, status: Object) -> Object:
         metadata = owner["metadata"]
-        path = path_of(OWNER, metadata["namespace"], metadata["name"], "status")
-        return await self._write("PUT", path, {**owner, "status": status})
+        key = Key(metadata["namespace"], metadata["name"])
+        self._echo.expect(key)
+        changed = False
+        try:
+            stored = await self._write("PUT", path_of(OWNER, *key, "status"), {**owner, "status": status})
+            changed = stored["metadata"]["resourceVersion"] != metadata["resourceVersion"]
+            return stored
+        finally:
+            if not changed:
+                self._echo.heard(key)
 
     async def apply(self, body: Object) -> Object:
         metadata = body["metadata"]

@@ -6,7 +6,7 @@ those would cost memory for every kind and lose fields that they don't know.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ RETRIED = frozenset({429, 500, 502, 503, 504})
 
 APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Query = Mapping[str, str] | None
@@ -50,11 +51,24 @@ def path_of(kind: Kind, namespace: str, name: str = "", subresource: str = "") -
     return "/".join([*parts, *(quote(part, safe="") for part in (name, subresource) if part)])
 
 
+def written(method: str, path: str, content_type: str) -> tuple[str, str]:
+    """A write's verb and resource in the words of RBAC (server-side apply apart): patch deployments/scale."""
+    verb = "apply" if content_type == APPLY_PATCH else VERBS[method]
+    _, _, inside = path.partition("/namespaces/")
+    _, plural, _, subresource = [*inside.split("/"), "", "", "", ""][:4]
+    return verb, "/".join(filter(None, (plural, subresource)))
+
+
 class KubeApi:
     """An open connection pool to one API server. Every call raises ClusterError, or Conflict for a 409."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
+        self._count: Callable[[str, str], None] = lambda verb, resource: None
+
+    def count_writes(self, count: Callable[[str, str], None]) -> None:
+        """Tells ``count`` the verb and the resource of each write from now on."""
+        self._count = count
 
     @classmethod
     async def connect(cls, kubeconfig: Path | None, user_agent: str = "modelramp-operator") -> "KubeApi":
@@ -109,6 +123,7 @@ class KubeApi:
     ) -> Object:
         """POST, PUT, PATCH or DELETE; tried once: whoever asked must look before it asks again."""
         headers = {"Accept": "application/json", "Content-Type": content_type}
+        self._count(*written(method, path, content_type))
         return await self._send(method, path, query, headers, body, WRITE_SECONDS)
 
     @asynccontextmanager

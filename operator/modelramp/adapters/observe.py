@@ -6,19 +6,20 @@ leaves, and they are adopted. Pods are reached through ReplicaSets, of which onl
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 
 from modelramp.adapters import translate
 from modelramp.adapters.kube_api import METADATA_LIST, KubeApi, path_of
 from modelramp.adapters.translate import DEPLOYMENT, SERVICE
-from modelramp.api import API_VERSION, KIND
+from modelramp.api import API_VERSION, KIND, PLURAL
 from modelramp.desired.meta import MANAGED_BY, NAME_LABEL
 from modelramp.ports import CHILD_KINDS, Key, Kind, Object, Observation
 
 OWNER = Kind(API_VERSION, KIND)
 POD = Kind("v1", "Pod")
 REPLICA_SET = Kind("apps/v1", "ReplicaSet")
+PAGE = 500
 
 
 async def observe(api: KubeApi, key: Key) -> Observation:
@@ -40,6 +41,21 @@ async def observe(api: KubeApi, key: Key) -> Observation:
         world=replace(translate.world(key.name, children, pods), foreign=_foreign(namesake, children[SERVICE])),
         children=children,
     )
+
+
+async def all_owners(api: KubeApi, namespaces: Sequence[str]) -> AsyncIterator[Object]:
+    """Every ModelDeployment of some namespaces (none named: all), page by page. Raises ClusterError."""
+    paths = [path_of(OWNER, namespace) for namespace in namespaces] or [f"/apis/{API_VERSION}/{PLURAL}"]
+    for path in paths:
+        query = {"limit": str(PAGE)}
+        while True:
+            answer = await api.read(path, query)
+            for item in answer["items"]:
+                yield item
+            token = answer["metadata"].get("continue")
+            if not token:
+                break
+            query = {"limit": str(PAGE), "continue": token}
 
 
 async def _labelled(api: KubeApi, kind: Kind, key: Key) -> list[Object]:

@@ -157,6 +157,15 @@ class Scaling(ApiModel):
 
 
 class Pause(ApiModel):
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("!has(self.approval) || !has(self.duration)", "a pause ends after a duration or by an approval, not both")
+        )
+    )
+
+    approval: str | None = Field(
+        None, min_length=1, max_length=63, description="Waits for the command approve; says whose approval it is."
+    )
     duration: Duration | None = Field(None, description="Goes on by itself after this long; else waits for resume.")
 
 

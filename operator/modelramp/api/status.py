@@ -219,6 +219,7 @@ class Status(ApiModel):
     step: StepStatus | None = None
     traffic: TrafficStatus = TrafficStatus()
     evidence: list[EvidenceStatus] = Field(default_factory=list)
+    queued_at: Time | None = Field(None, description="Since when a rollout has waited for its turn.")
     draining: list[Draining] = Field(default_factory=list)
     back_off: BackOff | None = None
     rejected: list[Rejected] = Field(default_factory=list)

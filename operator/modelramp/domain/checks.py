@@ -6,6 +6,7 @@ Each answers True (or False, for in_force) once it has said why, or has moved th
 from modelramp.api.spec import Step
 from modelramp.api.status import Cause, Phase, Verdict
 from modelramp.domain import analysis
+from modelramp.domain.admission import may_rise
 from modelramp.domain.moves import abort, fail, overdue, release, undecided, unresolved
 from modelramp.domain.traffic import FULL, POLL, acknowledged, set_weight, size_for
 from modelramp.domain.turn import Turn
@@ -129,6 +130,8 @@ def in_force(turn: Turn, weight: int) -> bool:
     candidate, step, size = turn.candidate, turn.status.step, size_for(turn.snap.spec, turn.status, weight)
     ready = turn.world.ready(candidate.revision)
     if turn.status.traffic.weight != weight:
+        if weight > turn.status.traffic.weight and not may_rise(turn):
+            return False
         if ready < size:
             short_of_pods(turn, "Sizing", f"{ready} of {size} pods for {weight} % are ready")
             return False

@@ -5,11 +5,11 @@ promote.
 """
 
 from modelramp.api.status import Phase
-from modelramp.domain import moves, rollback
+from modelramp.domain import approval, moves, rollback
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Command
 
-VERBS = ("abort", "pause", "resume", "promote", "retry", "rollback")
+VERBS = ("abort", "pause", "resume", "approve", "promote", "retry", "rollback")
 IN_ROLLOUT = (Phase.RAMPING, Phase.PAUSED, Phase.GATING, Phase.PROMOTING)
 
 
@@ -43,7 +43,9 @@ def _act(turn: Turn, command: Command) -> bool:
             moves.abort(turn, "AbortCommanded", "taken back by command", reject=True)
         case "pause" if turn.status.phase is Phase.RAMPING:
             moves.pause(turn, "PauseCommanded", "paused by command")
-        case "resume" if turn.status.phase is Phase.PAUSED:
+        case "approve" if approval.awaited(turn):
+            moves.resume(turn, "approved")
+        case "resume" if turn.status.phase is Phase.PAUSED and not approval.awaited(turn):
             moves.resume(turn, "resumed by command")
         case "promote" if turn.status.phase in (Phase.RAMPING, Phase.PAUSED):
             moves.promote(turn, "promoted by command")

@@ -6,7 +6,7 @@ phase wanted. So a kill between any two writes leads back to the same road.
 """
 
 from modelramp.api.status import Phase
-from modelramp.domain import checks, commands, conditions, moves, phases, recall, rollback, traffic
+from modelramp.domain import admission, checks, commands, conditions, moves, phases, recall, rollback, traffic
 from modelramp.domain.snapshot import Decision, Snapshot
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Resolved, Unreachable, Unresolved
@@ -79,9 +79,9 @@ def registry(turn: Turn) -> None:
 
 def observed(turn: Turn) -> None:
     """What /scale and people read, and which generation of the spec this status speaks of: one whose model the
-    registry has not been heard of yet has not been observed."""
+    registry has not been heard of yet, or whose rollout waits for its turn, has not been observed."""
     revision = turn.stable_revision
-    heard = isinstance(turn.snap.resolution, Resolved | Unresolved)
+    heard = isinstance(turn.snap.resolution, Resolved | Unresolved) and not admission.waits(turn)
     turn.set(
         observed_generation=turn.snap.generation if heard else turn.status.observed_generation,
         replicas=len(turn.world.pods_of(revision)) if revision else 0,

@@ -15,6 +15,7 @@ from modelramp.api.status import (
     StepStatus,
 )
 from modelramp.domain import analysis
+from modelramp.domain.approval import STEP_PAUSES
 from modelramp.domain.snapshot import Target
 from modelramp.domain.traffic import FULL, salt, set_weight
 from modelramp.domain.turn import Turn
@@ -24,7 +25,7 @@ FIRST_BACK_OFF = timedelta(seconds=30)
 LONGEST_BACK_OFF = timedelta(minutes=30)
 SHORTEST_DRAIN = timedelta(seconds=5)  # for demoted pods to hear that they hand over, and to send their clients away
 NO_TIME = timedelta(0)
-PAUSE_STEP, INCONCLUSIVE = "PauseStep", "Inconclusive"
+INCONCLUSIVE = "Inconclusive"
 
 
 def unresolved(turn: Turn) -> None:
@@ -136,7 +137,7 @@ def resume(turn: Turn, message: str) -> None:
         return afresh(turn, Phase.GATING)
     if why == INCONCLUSIVE:  # the time for a verdict begins anew
         turn.set(candidate=turn.candidate.model_copy(update={"idle": turn.now - turn.candidate.started_at}))
-    if why == PAUSE_STEP:
+    if why in STEP_PAUSES:
         return enter_step(turn, step_index(turn) + 1, Phase.RAMPING)
     turn.enter(Phase.RAMPING)
 

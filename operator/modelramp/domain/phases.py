@@ -2,6 +2,8 @@
 
 from modelramp.api.status import AbortStatus, Phase
 from modelramp.domain import gates
+from modelramp.domain.admission import frozen, may_begin
+from modelramp.domain.approval import STEP_PAUSES, why
 from modelramp.domain.checks import (
     blind,
     broken,
@@ -15,7 +17,6 @@ from modelramp.domain.checks import (
 )
 from modelramp.domain.moves import (
     NO_TIME,
-    PAUSE_STEP,
     begin,
     conclude,
     enter_step,
@@ -28,7 +29,7 @@ from modelramp.domain.moves import (
     unresolved,
 )
 from modelramp.domain.promotion import hand_over, settle_as_stable
-from modelramp.domain.rollback import gone_bad
+from modelramp.domain.rollback import came_back, gone_bad
 from modelramp.domain.traffic import FULL, full_size, size_for, withdrawn
 from modelramp.domain.turn import Turn
 
@@ -63,7 +64,7 @@ def stable(turn: Turn) -> None:
     if target is None:
         return unresolved(turn)
     if status.stable is not None and target.revision == status.stable.revision:
-        turn.set(back_off=None)
+        turn.set(back_off=None, queued_at=None)
         return turn.say("Serving", f"version {target.version} serves")
     rejected = next((r for r in status.rejected if r.revision == target.revision), None)
     if rejected is not None:
@@ -75,7 +76,8 @@ def stable(turn: Turn) -> None:
     back_off = status.back_off
     if back_off is not None and back_off.revision == target.revision and not turn.over(back_off.until, NO_TIME):
         return turn.say("BackOff", back_off.message)
-    return begin(turn, target, Phase.GATING)
+    if came_back(turn, target.revision) or may_begin(turn):
+        begin(turn, target, Phase.GATING)
 
 
 # On the way
@@ -112,13 +114,13 @@ def ramping(turn: Turn) -> None:
         return conclude(turn)
     step = steps[index]
     if step.pause is not None:
-        return pause(turn, PAUSE_STEP, "the rollout has a pause here")
+        return pause(turn, *why(step.pause))
     if not in_force(turn, step.weight or FULL):
         return
     since = turn.status.step.in_force_since if turn.status.step else None
     if since is None or not turn.over(since, step.hold or NO_TIME):
         return turn.say("Holding", holding(turn, step))
-    if blind(turn):
+    if blind(turn) or frozen(turn):
         return
     if index + 1 < len(steps):
         turn.tell("StepDone", f"{step.weight} % held; nothing failed")
@@ -130,16 +132,18 @@ def paused(turn: Turn) -> None:
     """The weight is held and judged on; a pause's own end or a command goes on."""
     if moved_on(turn) or broken(turn) or judged_bad(turn) or unnamed(turn):
         return
-    pause = turn.candidate.pause
-    if pause is None:
+    held = turn.candidate.pause
+    if held is None:
         return resume(turn, "nothing is to be waited for")
-    turn.say(pause.reason, pause.message)
-    if pause.reason != PAUSE_STEP or turn.status.step is None:
+    turn.say(held.reason, held.message)
+    if held.reason not in STEP_PAUSES or turn.status.step is None:
         return
     steps, index = turn.snap.spec.rollout.steps, step_index(turn)
     step = steps[index].pause if index < len(steps) else None
     if step is None:
         return resume(turn, "the pause is no longer among the steps")
+    if (held.reason, held.message) != why(step):
+        return pause(turn, *why(step))
     if step.duration is not None and turn.over(turn.status.step.entered_at, step.duration):
         resume(turn, "the pause is over")
 

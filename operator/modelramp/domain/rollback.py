@@ -42,6 +42,11 @@ def forget(turn: Turn) -> None:
     turn.set(former=[f for f in turn.status.former if f.revision != serving and not turn.over(f.demoted_at, window)])
 
 
+def came_back(turn: Turn, revision: str) -> bool:
+    """Whether what is asked for was stable within the window: going back is never kept waiting."""
+    return any(f.revision == revision for f in turn.status.former)
+
+
 def begin_guard(turn: Turn) -> None:
     """At the commit of a promotion, while the evidence of the rollout still stands."""
     former = turn.stable

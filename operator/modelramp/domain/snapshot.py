@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from modelramp.api.spec import Spec
 from modelramp.api.status import Status
 from modelramp.domain.findings import Findings
+from modelramp.domain.fleet import Standing
 from modelramp.domain.world import Command, Event, Resolution, World
 
 
@@ -43,6 +44,7 @@ class Snapshot:
     commands: Sequence[Command] = ()
     policy: Policy = Policy()
     findings: Findings = field(default_factory=Findings)
+    standing: Standing = field(default_factory=Standing)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import kopf
 
 from modelramp.api import GROUP, PLURAL, VERSION
 from modelramp.desired.meta import NAME_LABEL
+from modelramp.engine.echo import Echo
 from modelramp.engine.queue import WorkQueue
 from modelramp.ports import ClusterError, Key
 
@@ -32,8 +33,9 @@ CHILDREN = (
 class Watch:
     """Runs kopf over some namespaces (none named: all) and keeps the names of all ModelDeployments for the resync."""
 
-    def __init__(self, queue: WorkQueue, namespaces: Sequence[str], kubeconfig: Path | None) -> None:
+    def __init__(self, queue: WorkQueue, echo: Echo, namespaces: Sequence[str], kubeconfig: Path | None) -> None:
         self._queue = queue
+        self._echo = echo
         self._namespaces = namespaces
         self._kubeconfig = kubeconfig
         self._known: set[Key] = set()
@@ -69,6 +71,7 @@ class Watch:
 
     async def _owner_seen(self, namespace: str, name: str, event: Any, **_: Any) -> None:
         key = Key(namespace, name)
+        self._echo.heard(key)
         if event["type"] == "DELETED":
             self._known.discard(key)
         else:

@@ -5,9 +5,15 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from modelramp.api.status import Status
+from modelramp.domain.changes import subject
+from modelramp.domain.snapshot import Decision
 from modelramp.edge.settings import LogFormat
+from modelramp.ports import Key
 
-FIELDS = ("namespace", "mdep", "reason")  # what callers pass in ``extra``
+FIELDS = ("namespace", "mdep", "revision", "phase", "reason")  # what callers pass in ``extra``
+
+logger = logging.getLogger(__name__)
 
 
 class JsonFormatter(logging.Formatter):
@@ -32,6 +38,23 @@ class TextFormatter(logging.Formatter):
         extra = _extra(record)
         record.about = f"{extra['namespace']}/{extra['mdep']}: " if "mdep" in extra else ""
         return super().format(record)
+
+
+class DecisionLog:
+    """Logs every decision once: its events, or if it has none, where the object now stands (the Observer port)."""
+
+    def decided(self, key: Key, before: Status, decision: Decision) -> None:
+        after = decision.status
+        told = [(event.reason, event.message) for event in decision.events]
+        if not told and (before.phase, before.reason) != (after.phase, after.reason):
+            told = [(after.reason, after.message)]
+        named = {"namespace": key.namespace, "mdep": key.name, "revision": subject(before, after)}
+        for reason, message in told:
+            extra = {**named, "phase": after.phase.value, "reason": reason}
+            logger.info("%s: %s", reason, message, extra=extra)
+
+    def gone(self, key: Key) -> None:
+        pass
 
 
 def configure(log_format: LogFormat) -> None:

@@ -2,16 +2,21 @@
 environment. A wrong value is told in one sentence."""
 
 import os
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from cronsim import CronSim, CronSimError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modelramp.api.base import Duration, parse_duration
+from modelramp.domain.fleet import Limits
+from modelramp.domain.freeze import Freeze
 from modelramp.engine.registries import RegistryConfig
 
 ENV_PREFIX = "MODELRAMP_"
@@ -50,6 +55,55 @@ class RegistrySettings(_FileModel):
         return RegistryConfig(self.uri, self.pod_uri, self.namespaces, self.models)
 
 
+class RolloutSettings(_FileModel):
+    """How many rollouts may run at a time; absent: no limit. First revisions are not counted."""
+
+    max: int | None = Field(None, ge=1, description="In all namespaces together.")
+    max_per_namespace: int | None = Field(None, ge=1, description="In each namespace.")
+
+    def limits(self) -> Limits:
+        return Limits(self.max, self.max_per_namespace)
+
+
+class FreezeSettings(_FileModel):
+    """A window, again and again, in which no rollout begins and no weight rises."""
+
+    schedule: str = Field(description="When it opens: five fields of cron.")
+    duration: Annotated[Duration, Field(gt=parse_duration("0s"))]
+    time_zone: str = Field("UTC", description="The zone that the schedule is read in.")
+    namespaces: tuple[str, ...] = Field(("*",), description="Globs of namespaces that it is for.")
+
+    @field_validator("schedule")
+    @classmethod
+    def _is_cron(cls, value: str) -> str:
+        try:
+            CronSim(value, datetime.now(UTC))
+        except CronSimError as error:
+            raise ValueError(f"{error}; write five fields of cron, like 0 18 * * 5") from error
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            return ZoneInfo(value).key
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError("no such time zone; write one like Europe/Berlin") from error
+
+    def freeze(self) -> Freeze:
+        return Freeze(self.schedule, self.duration, ZoneInfo(self.time_zone), self.namespaces)
+
+
+class NotificationSettings(_FileModel):
+    """Another system that is told of decisions."""
+
+    url: str = Field(pattern=r"^https?://[^/]+", description="Where each is posted, as JSON.")
+    events: tuple[Annotated[str, Field(pattern=r"^([A-Z][A-Za-z]+|\*)$")], ...] = Field(
+        ("Promoted", "Rejected", "Paused"), min_length=1, description="Actions of status.history; *: all."
+    )
+    secret_file: Path | None = Field(None, description="File with the key that signs them.")
+
+
 class Settings(_FileModel):
     """What stands in the configuration file; every key but ``serverImage`` may be left out."""
 
@@ -58,6 +112,9 @@ class Settings(_FileModel):
     look_interval: Annotated[Duration, Field(gt=parse_duration("0s"))] = parse_duration("5s")
     traffic_ttl: Annotated[Duration, Field(alias="trafficTTL", ge=parse_duration("15s"))] = parse_duration("2m")
     registries: dict[str, RegistrySettings] = Field(default_factory=dict)
+    rollouts: RolloutSettings = RolloutSettings()
+    freezes: tuple[FreezeSettings, ...] = ()
+    notifications: tuple[NotificationSettings, ...] = ()
     watch_namespaces: tuple[str, ...] = Field((), description="Namespaces to look after; none: all.")
     workers: int = Field(8, ge=1, le=64, description="Objects worked on at a time.")
     scrape: Scrape = Scrape.DIRECT

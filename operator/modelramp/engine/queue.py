@@ -45,6 +45,7 @@ class WorkQueue:
         self._first_back_off = first_back_off
         self._longest_back_off = longest_back_off
         self._waiting: asyncio.Queue[Key] = asyncio.Queue()
+        self._since: dict[Key, float] = {}  # of those that wait, in their order
         self._dirty: set[Key] = set()  # wants a pass: waiting, or to be run again when its present one is over
         self._running: dict[Key, float] = {}  # since when
         self._timers: dict[Key, Timer] = {}
@@ -53,6 +54,10 @@ class WorkQueue:
     def __len__(self) -> int:
         """Keys that wait for a worker."""
         return self._waiting.qsize()
+
+    def oldest_waiting(self) -> float:
+        """Seconds that the first key in line has waited; 0 if none waits."""
+        return self._clock.time() - next(iter(self._since.values()), self._clock.time())
 
     def longest_running(self) -> float:
         """Seconds since the oldest pass that is not over began; 0 if none runs."""
@@ -64,7 +69,7 @@ class WorkQueue:
             return
         self._dirty.add(key)
         if key not in self._running:
-            self._waiting.put_nowait(key)
+            self._wait(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Runs the key after ``seconds``, unless it is to run earlier anyway."""
@@ -95,6 +100,7 @@ class WorkQueue:
         """Waits for a key and takes it up; ``done`` must follow."""
         key = await self._waiting.get()
         self._dirty.discard(key)
+        del self._since[key]
         self._running[key] = self._clock.time()
         timer = self._timers.pop(key, None)
         if timer is not None:
@@ -105,7 +111,7 @@ class WorkQueue:
         """The pass is over; if the key was added meanwhile, it waits again."""
         del self._running[key]
         if key in self._dirty:
-            self._waiting.put_nowait(key)
+            self._wait(key)
 
     async def run_workers(self, count: int, handler: Handler) -> None:
         """Runs ``handler`` for the keys, ``count`` at a time, until cancelled or the lease is lost.
@@ -143,6 +149,10 @@ class WorkQueue:
             self.forget(key)
             if again is not None:
                 self.add_after(key, again)
+
+    def _wait(self, key: Key) -> None:
+        self._since[key] = self._clock.time()
+        self._waiting.put_nowait(key)
 
     def _ring(self, key: Key) -> None:
         self._timers.pop(key, None)

@@ -4,7 +4,7 @@ Intent is on disk before anything acts on it, so a pass may be cut off anywhere;
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -22,9 +22,10 @@ from modelramp.domain.revision import identity
 from modelramp.domain.snapshot import Decision, Policy, Snapshot, Target
 from modelramp.domain.world import Command, Event, Resolution, Resolved, Revision, World
 from modelramp.engine.carry_out import Carrier
+from modelramp.engine.fleet import Fleet
 from modelramp.engine.inquiry import Inquiry
 from modelramp.engine.registries import Registries
-from modelramp.ports import Clock, Cluster, Key, Metrics, Object, Observation, Prober
+from modelramp.ports import Clock, Cluster, Key, Metrics, Object, Observation, Observer, Prober
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class Reconciler:
         registries: Registries,
         clock: Clock,
         config: EngineConfig,
+        observers: Sequence[Observer] = (),
+        fleet: Fleet | None = None,
     ) -> None:
         self._cluster = cluster
         self._metrics = metrics
@@ -62,6 +65,8 @@ class Reconciler:
         self._inquiry = Inquiry(registries, prober)
         self._clock = clock
         self._config = config
+        self._observers = observers
+        self._fleet = fleet or Fleet(clock)
         self._carrier = Carrier(cluster)
         self._uids: dict[Key, str] = {}
 
@@ -74,6 +79,7 @@ class Reconciler:
         try:
             spec = Spec.model_validate(seen.owner["spec"])
         except ValidationError as error:
+            self._fleet.forget(key)
             await self._cluster.emit(seen.owner, Event("Warning", "InvalidSpec", summary(error)))
             return None
         self._uids[key] = seen.owner["metadata"]["uid"]
@@ -87,12 +93,20 @@ class Reconciler:
         world = await self._with_metrics(key, status, seen.world)
         snapshot = self._snapshot(body, spec, status, world, resolution)
         findings = await self._inquiry.ask(key.namespace, gates.questions(snapshot))
-        decision = decide(replace(snapshot, findings=findings))
-        await self._persist(key, body, status, decision)
+        decision = self._decide(key, replace(snapshot, findings=findings))
+        await self._persist(body, status, decision)
+        await self._tell(key, body, status, decision)
         ttl = self._config.policy.traffic_ttl
         desired = project(owner, spec, decision.status, revisions, world, ttl)
         await self._carrier.carry_out(owner, desired, seen)
         return decision.requeue_after.total_seconds() if decision.requeue_after is not None else None
+
+    def _decide(self, key: Key, snapshot: Snapshot) -> Decision:
+        """Nothing is awaited between asking for a place and taking it: no two objects get the same."""
+        self._fleet.note(key, snapshot.status)
+        decision = decide(replace(snapshot, standing=self._fleet.standing(key, snapshot.status)))
+        self._fleet.note(key, decision.status)
+        return decision
 
     def _snapshot(self, body: Object, spec: Spec, status: Status, world: World, resolution: Resolution) -> Snapshot:
         metadata = body["metadata"]
@@ -112,13 +126,15 @@ class Reconciler:
             policy=self._config.policy,
         )
 
-    async def _persist(self, key: Key, body: Object, before: Status, decision: Decision) -> None:
+    async def _persist(self, body: Object, before: Status, decision: Decision) -> None:
         if decision.status != before:
             written = decision.status.model_dump(mode="json", by_alias=True, exclude_none=True)
             await self._cluster.write_status(body, written)
+
+    async def _tell(self, key: Key, body: Object, before: Status, decision: Decision) -> None:
+        for observer in self._observers:
+            observer.decided(key, before, decision)
         for event in decision.events:
-            named = {"namespace": key.namespace, "mdep": key.name, "reason": event.reason}
-            logger.info("%s: %s", event.reason, event.message, extra=named)
             await self._cluster.emit(body, event)
 
     def _revisions(self, owner: Owner, spec: Spec, resolution: Resolution, world: World) -> Mapping[str, Revision]:
@@ -144,7 +160,10 @@ class Reconciler:
         return replace(world, pods=tuple(replace(pod, metrics=metrics.get(pod.name)) for pod in world.pods))
 
     def _forget(self, key: Key) -> None:
+        for observer in self._observers:
+            observer.gone(key)
         self._registries.forget(key)
+        self._fleet.forget(key)
         uid = self._uids.pop(key, None)
         if uid is not None:
             self._carrier.forget(uid)

@@ -64,6 +64,7 @@ class Registries:
         self._versions: dict[tuple[str, str, int], ModelVersion] = {}
         self._facts: dict[tuple[str, str, str, int], tuple[float, Any]] = {}
         self._nudged = asyncio.Event()
+        self._moved = clock.monotonic()
 
     def resolve(self, key: Key, ref: ModelRef) -> Resolution:
         """What the registry said of this reference; None if it has not been asked yet, which it then will be."""
@@ -112,11 +113,16 @@ class Registries:
         self._wanted.pop(key, None)
         self._answers.pop(key, None)
 
+    def silence(self) -> float:
+        """Seconds since the poller last moved on."""
+        return self._clock.monotonic() - self._moved
+
     async def run(self, interval: float) -> None:
         """Polls until cancelled: everything each `interval` seconds, a newly wanted reference at once."""
         while True:
             self._nudged.clear()
             await asyncio.gather(*(self._poll(name, interval) for name in self._configs))
+            self._moved = self._clock.monotonic()
             asked = [view.asked for name, view in self._views.items() if self._wanted_of(name)]
             due = min(asked, default=self._clock.monotonic()) + interval
             with contextlib.suppress(TimeoutError):
@@ -132,6 +138,7 @@ class Registries:
             await self._search(name, view)
         for key, ref in wanted.items():
             answer = await self._answer(name, view, key, ref)
+            self._moved = self._clock.monotonic()
             if self._wanted.get(key) == ref and self._answers.get(key) != answer:
                 self._answers[key] = answer
                 self._wake(key)
