@@ -1,6 +1,7 @@
 """Back to what served before: by the operator itself, by command, by the alias; and when stable is down."""
 
 from datetime import timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
