@@ -23,10 +23,14 @@ check: setup ## Lint, types, import rules, drift, unit tests: under 30 s
 	.venv/bin/mypy
 	MYPYPATH=hack/cluster .venv/bin/mypy hack/cluster
 	.venv/bin/mypy -p tests.bench
-	.venv/bin/pytest tests/unit
+	.venv/bin/pytest tests/unit tests/seeded_bugs
 
 simulate: setup ## Test in simulation: killed at every write, random worlds, the statistics over many rollouts
 	.venv/bin/pytest tests/simulation --timeout 300
+
+soak: setup ## Test for hours: a million steps of the state machine; are bugs seeded by hand noticed?
+	MODELRAMP_SOAK=1 .venv/bin/pytest tests/seeded_bugs
+	MODELRAMP_STEPS=1000000 .venv/bin/pytest tests/simulation/test_rollout_machine.py
 
 server: setup ## Test the serving image's server: real ASGI, real clients
 	.venv/bin/pytest tests/server
@@ -71,4 +75,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check simulate server integration e2e test without-node demo images crd manifests cluster-up cluster-down bench format lock
+.PHONY: help setup check simulate soak server integration e2e test without-node demo images crd manifests cluster-up cluster-down bench format lock

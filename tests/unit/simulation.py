@@ -479,7 +479,7 @@ async def until(world: SimulatedWorld, operator: Operator, done: Callable[[dict[
 
 
 def serves(version: int) -> Callable[[dict[str, Any]], bool]:
-    return lambda status: bool(status["phase"] == "Stable" and status["stable"]["version"] == version)
+    return lambda status: bool(status.get("phase") == "Stable" and status["stable"]["version"] == version)
 
 
 async def serving(wanted: dict[str, Any]) -> tuple[SimulatedWorld, Operator]:

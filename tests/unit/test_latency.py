@@ -286,3 +286,13 @@ def test_unevenness_is_one_for_even_looks_whatever_their_size_and_large_for_burs
 @pytest.mark.parametrize(("seconds", "text"), [(0.0016, "1.6 ms"), (0.063, "63 ms"), (0.63, "630 ms"), (2.5, "2.5 s")])
 def test_seconds_are_shown_as_people_write_them(seconds: float, text: str) -> None:
     assert shown(seconds) == text
+
+
+async def test_pods_that_cannot_be_asked_are_an_error_not_a_verdict() -> None:
+    world, operator = await serving({}, service=0.02)
+    await until(world, operator, lambda s: s["phase"] == "Ramping")
+    world.deaf = True
+    status = await until(world, operator, lambda s: bool(evidence(s)))
+    assert evidence(status)["verdict"] == "Error"
+    world.deaf = False
+    await until(world, operator, promoted)

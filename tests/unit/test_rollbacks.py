@@ -259,3 +259,56 @@ async def test_going_back_needs_no_gate_and_waits_for_no_freeze() -> None:
     assert world.status["reason"] == "Frozen"
     world.aliases["prod"] = 1
     await until(world, operator, serves(1))
+
+
+async def test_a_rollback_by_itself_needs_no_rollback_window() -> None:
+    world, operator = await promoted(spec(scaleDownDelay="60s", rollbackWindow="0s"))
+    world.behaviours[2] = Behaviour(fault=BROKEN)
+    await until(world, operator, serves(1))
+
+
+async def test_somebody_who_went_back_is_not_overruled() -> None:
+    world, operator = await promoted(spec(scaleDownDelay="40s"))
+    await run(world, operator, 60)
+    world.command("rollback", f"{world.status['former'][0]['revision']}#1")
+    await until(world, operator, serves(1))
+    world.behaviours[1] = Behaviour(bad_rate=0.05)
+    await run(world, operator, 60)
+    assert serves(1)(world.status)
+    assert rejected(world) == [(2, "RollbackCommanded")]
+    assert world.status["former"] == [], "what was rejected does not come back without proof"
+
+
+async def test_a_commanded_rollback_goes_on_whatever_the_alias_names() -> None:
+    world, operator = await promoted(SPEC)
+    await run(world, operator, 30)
+    world.behaviours[3] = Behaviour(fault=BROKEN)
+    world.aliases["prod"] = 3
+    await until(world, operator, lambda status: status["reason"] == "Rejected")
+    world.command("rollback", f"{world.status['former'][0]['revision']}#1")
+    await until(world, operator, serves(1))
+
+
+async def test_errors_in_clusters_do_not_roll_back_at_once() -> None:
+    world = SimulatedWorld(spec(scaleDownDelay="10s", analysis={"objectives": {"errorRate": 0.05}}))
+    world.clustered = True
+    operator = Operator(world)
+    await until(world, operator, lambda status: status.get("stable") is not None)
+    world.rps = 5000.0
+    world.aliases["prod"] = 2
+    await until(world, operator, serves(2))
+    world.rps = 100.0
+    world.behaviours[2] = Behaviour(bad_rate=0.12)
+    await run(world, operator, 9)
+    assert serves(2)(world.status)
+
+
+async def test_going_back_does_not_wait_for_a_stable_that_says_nothing() -> None:
+    world, operator = await promoted(SPEC)
+    await run(world, operator, 30)
+    world.aliases["prod"] = 1
+    await until(world, operator, lambda status: status["phase"] == "Promoting")
+    world.deaf = True
+    await run(world, operator, 100)
+    assert serves(2)(world.status) or world.status["phase"] == "Promoting"
+    await until(world, operator, serves(1))

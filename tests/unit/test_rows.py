@@ -235,3 +235,86 @@ async def test_an_alias_that_moves_while_promoting_supersedes_before_the_commit(
     await until(world, operator, serves(3))
     assert world.status["rejected"] == []
     assert [h["action"] for h in world.status["history"] if h["version"] == 2] == ["CandidateStarted", "Aborting"]
+
+
+async def test_time_behind_a_gate_is_no_time_for_a_verdict() -> None:
+    gates = {"tags": [{"name": "validated", "value": "true"}]}
+    wanted = spec(gates=gates, analysis={"maxDuration": "2m", "onInconclusive": "Abort"})
+    world = SimulatedWorld(wanted)
+    world.tags_of = {1: {"validated": "true"}}
+    operator = Operator(world)
+    await until(world, operator, serves(1))
+    world.aliases["prod"] = 2
+    await run(world, operator, 1000, tick=2.0)
+    assert world.status["reason"] == "AwaitingTag"
+    world.tags_of[2] = {"validated": "true"}
+    await until(world, operator, serves(2))
+
+
+async def test_a_first_revision_behind_a_tag_has_not_stalled() -> None:
+    world = SimulatedWorld(spec(gates={"tags": [{"name": "validated", "value": "true"}]}))
+    operator = Operator(world)
+    await run(world, operator, 300)
+    assert world.status["reason"] == "AwaitingTag"
+    assert "Stalled" not in conditions(world)
+
+
+async def test_a_first_revision_that_fails_a_gate_is_not_asked_all_the_time() -> None:
+    world = SimulatedWorld(spec(gates={"metrics": [{"name": "val_dice", "min": 0.8}]}))
+    world.metrics_of = {1: {"val_dice": 0.5}}
+    operator = Operator(world)
+    await run(world, operator, 10)
+    assert world.status["reason"] == "GateFailed"
+    writes = len(world.writes)
+    for _ in range(8):
+        await operator.step()
+    assert len(world.writes) == writes
+    world.metrics_of[1] = {"val_dice": 0.9}
+    await until(world, operator, serves(1))
+
+
+async def test_a_last_wait_for_evidence_does_not_begin_again_and_again() -> None:
+    world, operator = await serving(spec(bake="5s", analysis={"maxDuration": "1m", "onInconclusive": "Promote"}))
+    await until(world, operator, lambda status: status["reason"] == "Baking")
+    world.deaf = True
+    await run(world, operator, 90)
+    assert (world.status["phase"], world.status["reason"]) == ("Promoting", "NoEvidence")
+    assert [event.reason for event in world.events].count("Promoting") == 1
+
+
+async def test_after_a_crash_a_person_lets_it_begin_anew() -> None:
+    world, operator = await serving(spec(onFailure="Pause"))
+    await until(world, operator, lambda status: status["reason"] == "Holding")
+    world.behaviours[2] = Behaviour(fault=BROKEN)
+    await until(world, operator, lambda status: status["phase"] == "Paused")
+    world.behaviours[2] = Behaviour()
+    world.command("resume", f"{world.status['candidate']['revision']}#1")
+    await until(world, operator, lambda status: bool(status["traffic"]["weight"]))
+    assert world.status["traffic"]["weight"] == 10
+    assert world.status["candidate"]["attempt"] == 2
+    await until(world, operator, serves(2))
+
+
+async def test_a_status_that_was_lost_does_not_obey_old_commands_again() -> None:
+    world, operator = await serving(SPEC)
+    world.behaviours[2] = Behaviour(fault=BROKEN)
+    await until(world, operator, lambda status: bool(status["rejected"]))
+    revision = world.status["rejected"][0]["revision"]
+    world.command("retry", f"{revision}#1")
+    await until(world, operator, lambda status: status["phase"] == "Gating")
+    await until(world, operator, lambda status: status["phase"] == "Stable")
+    assert world.owner is not None
+    annotations = dict(world.owner["metadata"]["annotations"])
+    world.lose_status()
+    world.owner["metadata"]["annotations"] = annotations
+    await run(world, operator, 10)
+    assert world.status["rejected"][0]["revision"] == revision
+    assert world.status["reason"] == "Rejected"
+
+
+async def test_an_alias_that_is_gone_is_told_once_also_while_suspended() -> None:
+    world, operator = await serving(SPEC)
+    world.edit(suspend=True)
+    del world.aliases["prod"]
+    await run(world, operator, 20)
+    assert [event.reason for event in world.events].count("AliasNotFound") == 1

@@ -107,7 +107,7 @@ class Notifier:
                 trouble = str(error)
                 if error.final:
                     break
-            except (aiohttp.ClientError, OSError) as error:
+            except Exception as error:  # a strange address raises what it likes, and must not end the operator
                 trouble = str(error) or type(error).__name__
         self._drop(notice, trouble)
 

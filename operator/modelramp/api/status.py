@@ -51,6 +51,7 @@ class Condition(ApiModel):
 
 class RegistryStatus(ApiModel):
     resolved_version: int | None = None
+    unresolved: str = Field("", description="Why the registry has nothing to serve, where it says so.")
     last_success: Time | None = Field(None, description="Last answer of the registry before the present error.")
     error: str | None = None
 
@@ -75,6 +76,7 @@ class GuardStatus(ApiModel):
 
     former: str
     former_version: int
+    cause: Cause = Field(description="Of the rollout that was promoted.")
     until: Time
     looked_at: Time | None = None
     state: Annotated[str, WithJsonSchema({"type": "string"})] = Field("", description="The test's own memory.")
@@ -124,6 +126,9 @@ class CandidateStatus(ApiModel):
     direct: bool = Field(False, description="A former stable: no steps and no analysis, but it must be ready.")
     whole: bool = Field(False, description="Stable is down: sized for the whole load.")
     idle: Duration = Field(timedelta(0), description="Time in pauses and suspension; it counts for no deadline.")
+    held_since: Time | None = Field(None, description="Since when a gate or a freeze window holds it.")
+    asked_at: Time | None = Field(None, description="When a gate last failed that is asked again.")
+    obeyed: bool = Field(False, description="A person has commanded the promotion of this attempt.")
     unnamed_since: Time | None = Field(None, description="Since when nothing in the registry asks for it any more.")
     gates: list[GateStatus] = Field(default_factory=list)
     pause: PauseStatus | None = None

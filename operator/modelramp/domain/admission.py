@@ -23,6 +23,7 @@ def frozen(turn: Turn) -> bool:
     if until is None:
         return False
     turn.wake_in(until - turn.now)
+    turn.held = True
     end = until.isoformat(sep=" ", timespec="minutes")
     turn.say(FROZEN, f"a freeze window is open until {end}: no rollout begins, no weight rises")
     return True
@@ -31,10 +32,9 @@ def frozen(turn: Turn) -> bool:
 def may_rise(turn: Turn) -> bool:
     """Whether the candidate may be given a higher weight now. A person who commands its promotion is obeyed, and what
     served before may always come back."""
-    if turn.candidate.direct:
+    if turn.candidate.direct or (turn.status.phase is Phase.PROMOTING and turn.candidate.obeyed):
         return True
-    commanded = turn.status.commands.get("promote", "").partition("#")[0] == turn.candidate.revision
-    return (turn.status.phase is Phase.PROMOTING and commanded) or not frozen(turn)
+    return not frozen(turn)
 
 
 def waits(turn: Turn) -> bool:

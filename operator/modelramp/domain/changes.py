@@ -3,7 +3,7 @@ that no rule of the rollout needs to know who listens."""
 
 from enum import StrEnum
 
-from modelramp.api.status import HistoryEntry, Status, Verdict
+from modelramp.api.status import Cause, HistoryEntry, Status, Verdict
 
 
 class Outcome(StrEnum):
@@ -35,10 +35,11 @@ def ended(before: Status, after: Status) -> Outcome | None:
     if after.candidate is not None and after.candidate.revision == candidate.revision:
         return None
     if after.stable is not None and after.stable.revision == candidate.revision:
-        return Outcome.PROMOTED
-    if candidate.abort is None:
-        return Outcome.RELEASED
-    return Outcome.REJECTED if candidate.abort.reject else UNBLAMED.get(candidate.abort.reason, Outcome.RELEASED)
+        return Outcome.ROLLED_BACK if candidate.cause is Cause.COMMAND else Outcome.PROMOTED
+    stop = candidate.abort
+    if stop is not None and stop.reject:
+        return Outcome.REJECTED
+    return UNBLAMED.get(stop.reason if stop else "", Outcome.RELEASED)
 
 
 def looks(before: Status, after: Status) -> list[tuple[str, Verdict]]:

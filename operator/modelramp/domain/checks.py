@@ -3,9 +3,9 @@
 Each answers True (or False, for in_force) once it has said why, or has moved the object elsewhere.
 """
 
-from modelramp.api.spec import Step
+from modelramp.api.spec import OnInconclusive, Step
 from modelramp.api.status import Cause, Phase, Verdict
-from modelramp.domain import analysis
+from modelramp.domain import analysis, moves
 from modelramp.domain.admission import may_rise
 from modelramp.domain.moves import abort, fail, overdue, release, undecided, unresolved
 from modelramp.domain.traffic import FULL, POLL, acknowledged, set_weight, size_for
@@ -18,8 +18,8 @@ def moved_on(turn: Turn) -> bool:
     target, candidate = turn.snap.target, turn.candidate
     if target is None or target.revision == candidate.revision:
         return False
-    if candidate.cause is Cause.COMMAND and target.revision == turn.stable_revision:
-        return False  # what is to be left
+    if candidate.cause is Cause.COMMAND:
+        return False  # whatever the alias names: it is followed again after the commit
     if target.revision == turn.stable_revision:
         abort(turn, "MovedBack", f"version {target.version}, which serves, is asked for again", reject=False)
     else:
@@ -94,7 +94,7 @@ def waiting_for_pods(turn: Turn, size: int) -> None:
     if fault.reason != turn.status.reason:
         turn.tell(fault.reason, fault.message, warning=True)
     turn.say(fault.reason, fault.message)
-    late = turn.over(turn.candidate.started_at + turn.candidate.idle, turn.snap.spec.rollout.progress_deadline)
+    late = turn.over(moves.counted_from(turn), turn.snap.spec.rollout.progress_deadline)
     if late and turn.status.phase is Phase.GATING:
         release(turn, fault.reason, fault.message)
 
@@ -136,6 +136,7 @@ def in_force(turn: Turn, weight: int) -> bool:
             short_of_pods(turn, "Sizing", f"{ready} of {size} pods for {weight} % are ready")
             return False
         set_weight(turn, weight)
+        step = step and step.model_copy(update={"in_force_since": None})
         turn.tell("WeightSet", f"{weight} % of the requests go to version {candidate.version}")
     elif ready < (size if weight == FULL else 1):
         turn.set(step=step and step.model_copy(update={"in_force_since": None}))
@@ -156,10 +157,12 @@ def blind(turn: Turn) -> bool:
     if not analysis.blind(turn):
         return False
     message = analysis.told(turn, Verdict.ERROR)
-    if overdue(turn):
-        undecided(turn, message)
-    else:
+    asked = turn.snap.spec.rollout.analysis.on_inconclusive
+    last_wait = turn.status.phase is Phase.PROMOTING and asked is OnInconclusive.PROMOTE
+    if last_wait or not overdue(turn):
         turn.say("NoEvidence", message)
+    else:
+        undecided(turn, message)
     return True
 
 

@@ -42,13 +42,15 @@ def _act(turn: Turn, command: Command) -> bool:
         case "abort":
             moves.abort(turn, "AbortCommanded", "taken back by command", reject=True)
         case "pause" if turn.status.phase is Phase.RAMPING:
-            moves.pause(turn, "PauseCommanded", "paused by command")
+            moves.pause(turn, moves.COMMANDED, "paused by command")
         case "approve" if approval.awaited(turn):
             moves.resume(turn, "approved")
         case "resume" if turn.status.phase is Phase.PAUSED and not approval.awaited(turn):
             moves.resume(turn, "resumed by command")
-        case "promote" if turn.status.phase in (Phase.RAMPING, Phase.PAUSED):
-            moves.promote(turn, "promoted by command")
+        case "promote" if turn.status.phase in (Phase.RAMPING, Phase.PAUSED, Phase.PROMOTING):
+            if turn.status.phase is not Phase.PROMOTING:
+                moves.promote(turn, "promoted by command")
+            turn.set(candidate=turn.candidate.model_copy(update={"obeyed": True}))
         case _:
             return False
     return True

@@ -4,6 +4,7 @@ Ready says that the stable revision serves; all others stand only while True, so
 """
 
 from modelramp.api.status import Cause, Condition, Phase
+from modelramp.domain import moves
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Resolved, Unreachable, Unresolved
 
@@ -91,7 +92,7 @@ def _starved(turn: Turn) -> bool:
     candidate = turn.status.candidate
     if turn.status.phase is not Phase.PENDING or candidate is None:
         return False
-    return turn.over(candidate.started_at + candidate.idle, turn.snap.spec.rollout.progress_deadline)
+    return turn.over(moves.counted_from(turn), turn.snap.spec.rollout.progress_deadline)
 
 
 def _condition(turn: Turn, kind: str, reason: str, message: str, status: str = "True") -> Condition:

@@ -36,6 +36,7 @@ def decide(snapshot: Snapshot) -> Decision:
         PHASES[turn.status.phase](turn)
     if turn.status.phase in SPLIT_HELD and turn.status.traffic.weight:
         traffic.renew(turn)
+    moves.account_for_holds(turn)
     moves.retire(turn)
     rollback.forget(turn)
     observed(turn)
@@ -72,8 +73,10 @@ def registry(turn: Turn) -> None:
     if resolution is None:
         return
     version = turn.snap.target.version if turn.snap.target else None
-    turn.set(registry=before.model_copy(update={"error": None, "last_success": None, "resolved_version": version}))
-    if isinstance(resolution, Unresolved) and turn.snap.status.reason != resolution.reason:
+    unresolved = resolution.reason if isinstance(resolution, Unresolved) else ""
+    heard = {"error": None, "last_success": None, "resolved_version": version, "unresolved": unresolved}
+    turn.set(registry=before.model_copy(update=heard))
+    if isinstance(resolution, Unresolved) and before.unresolved != unresolved:
         turn.tell(resolution.reason, resolution.message, warning=True)
 
 

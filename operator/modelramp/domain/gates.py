@@ -55,7 +55,7 @@ def questions(snap: Snapshot) -> Questions:
     candidate, target = snap.status.candidate, snap.target
     if candidate is None or candidate.direct or snap.status.phase not in GATED or snap.spec.suspend:
         return Questions()
-    if target is not None and target.revision != candidate.revision:
+    if resting(snap) or (target is not None and target.revision != candidate.revision):
         return Questions()
     done = {gate.hash for gate in candidate.gates if gate.state is GateState.PASSED}
     left = [gate for gate in listed(snap.spec.rollout.gates) if gate.hash not in done]
@@ -77,6 +77,15 @@ def questions(snap: Snapshot) -> Questions:
     )
 
 
+def resting(snap: Snapshot) -> bool:
+    """A first revision that has failed a gate is asked again, but not all the time."""
+    candidate = snap.status.candidate
+    if candidate is None or candidate.asked_at is None or snap.status.phase is not Phase.PENDING:
+        return False
+    failed = any(gate.state is GateState.FAILED for gate in candidate.gates)
+    return failed and candidate.asked_at <= snap.now < candidate.asked_at + snap.policy.look_interval
+
+
 def _served(world: World, revision: Revision | None) -> Served | None:
     """By the first ready pod, if there is one."""
     if revision is None:
@@ -91,6 +100,10 @@ def failed(turn: Turn) -> bool:
     if turn.candidate.direct:
         return False
     before = list(turn.candidate.gates)
+    if resting(turn.snap):
+        shut = next(gate for gate in before if gate.state is GateState.FAILED)
+        _hold(turn, shut.reason, f"gate {shut.name}: {shut.message}")
+        return True
     kept = {gate.hash: gate for gate in before if gate.state is GateState.PASSED}
     now = [kept.get(gate.hash) or _judged(turn, gate) for gate in listed(turn.snap.spec.rollout.gates)]
     turn.set(candidate=turn.candidate.model_copy(update={"gates": now}))
@@ -105,6 +118,7 @@ def failed(turn: Turn) -> bool:
     if turn.status.phase is Phase.GATING:
         fail(turn, wrong.reason, message)
     else:
+        turn.set(candidate=turn.candidate.model_copy(update={"asked_at": turn.now}))
         _hold(turn, wrong.reason, message)
     return True
 
@@ -115,6 +129,7 @@ def waiting(turn: Turn) -> bool:
     if left is None:
         return False
     turn.set(candidate=turn.candidate.model_copy(update={"waiting_since": None}))
+    turn.held = True
     _hold(turn, left.reason, f"gate {left.name}: {left.message}")
     return True
 

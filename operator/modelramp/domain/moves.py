@@ -25,7 +25,7 @@ FIRST_BACK_OFF = timedelta(seconds=30)
 LONGEST_BACK_OFF = timedelta(minutes=30)
 SHORTEST_DRAIN = timedelta(seconds=5)  # for demoted pods to hear that they hand over, and to send their clients away
 NO_TIME = timedelta(0)
-INCONCLUSIVE = "Inconclusive"
+INCONCLUSIVE, COMMANDED = "Inconclusive", "PauseCommanded"
 
 
 def unresolved(turn: Turn) -> None:
@@ -59,7 +59,7 @@ def begin(turn: Turn, target: Target, phase: Phase, why: Cause | None = None) ->
     draining = [d for d in status.draining if d.revision != target.revision]
     if draining != status.draining:
         set_weight(turn, 0)  # a new generation: these pods hand over no longer
-    turn.set(candidate=candidate, step=None, evidence=[], draining=draining, guard=None)
+    turn.set(candidate=candidate, step=None, evidence=[], draining=draining, guard=None, queued_at=None)
     instead = f" beside version {status.stable.version}" if status.stable else ""
     turn.record_candidate("CandidateStarted", candidate.cause.value, f"starting version {target.version}{instead}")
     turn.say("Starting", f"starting version {target.version}")
@@ -120,6 +120,7 @@ def undecided(turn: Turn, message: str) -> None:
 
 
 def pause(turn: Turn, reason: str, message: str) -> None:
+    end_pause(turn)
     turn.record_candidate("Paused", reason, message)
     halt = PauseStatus(reason=reason, message=message, since=turn.now)
     turn.set(candidate=turn.candidate.model_copy(update={"pause": halt}))
@@ -131,8 +132,8 @@ def resume(turn: Turn, message: str) -> None:
     """Out of a pause step to what is after it; out of a failure into a new attempt; else on with the step in hand."""
     turn.record_candidate("Resumed", "Resumed", message)
     turn.say("Resumed", message)
-    failed = analysis.failed(turn) or turn.status.step is None
     why = end_pause(turn)
+    failed = why not in (*STEP_PAUSES, COMMANDED, INCONCLUSIVE, "") or turn.status.step is None
     if failed:
         return afresh(turn, Phase.GATING)
     if why == INCONCLUSIVE:  # the time for a verdict begins anew
@@ -160,7 +161,23 @@ def idled(turn: Turn, since: datetime | None) -> None:
 
 def overdue(turn: Turn) -> bool:
     """Whether the time for a verdict is over."""
-    return turn.over(turn.candidate.started_at + turn.candidate.idle, turn.snap.spec.rollout.analysis.max_duration)
+    return turn.over(counted_from(turn), turn.snap.spec.rollout.analysis.max_duration)
+
+
+def counted_from(turn: Turn) -> datetime:
+    """The start of the attempt, moved by the time in which nothing could go on."""
+    candidate = turn.candidate
+    return candidate.started_at + candidate.idle + (turn.now - (candidate.held_since or turn.now))
+
+
+def account_for_holds(turn: Turn) -> None:
+    """Time behind a gate or in a freeze counts for no deadline."""
+    candidate = turn.status.candidate
+    if candidate is None or turn.held == (candidate.held_since is not None):
+        return
+    if not turn.held:
+        idled(turn, candidate.held_since)
+    turn.set(candidate=turn.candidate.model_copy(update={"held_since": turn.now if turn.held else None}))
 
 
 def afresh(turn: Turn, phase: Phase) -> None:
@@ -171,6 +188,8 @@ def afresh(turn: Turn, phase: Phase) -> None:
         "started_at": turn.now,
         "waiting_since": turn.now,
         "idle": NO_TIME,
+        "held_since": None,
+        "obeyed": False,
         "salt": salt(turn.snap.uid, it.revision, generation),
         "gates": [],
     }

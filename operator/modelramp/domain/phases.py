@@ -68,6 +68,7 @@ def stable(turn: Turn) -> None:
         return turn.say("Serving", f"version {target.version} serves")
     rejected = next((r for r in status.rejected if r.revision == target.revision), None)
     if rejected is not None:
+        turn.set(queued_at=None)
         message = f"version {rejected.version} ({rejected.reason}): {rejected.message}"
         if turn.status.reason != "Rejected":
             retry = f"kubectl annotate --overwrite mdep <name> modelramp.dev/retry={rejected.revision}#1"
@@ -75,6 +76,7 @@ def stable(turn: Turn) -> None:
         return turn.say("Rejected", message)
     back_off = status.back_off
     if back_off is not None and back_off.revision == target.revision and not turn.over(back_off.until, NO_TIME):
+        turn.set(queued_at=None)
         return turn.say("BackOff", back_off.message)
     if came_back(turn, target.revision) or may_begin(turn):
         begin(turn, target, Phase.GATING)
@@ -155,15 +157,25 @@ def promoting(turn: Turn) -> None:
         return
     if stable_is_down(turn):
         return stand_in(turn)
-    if (not candidate.direct and judged_bad(turn)) or not in_force(turn, FULL):
-        return
     if candidate.direct:
-        return commit(turn, "ServedBefore")
+        return come_back(turn)
+    if judged_bad(turn) or not in_force(turn, FULL):
+        return
     since = turn.status.step.in_force_since if turn.status.step else None
     if since is None or not turn.over(since, turn.snap.spec.rollout.bake):
         return turn.say("Baking", f"version {candidate.version} answers everything, stable at hand")
     if not blind(turn):
         commit(turn, "StepsDone")
+
+
+def come_back(turn: Turn) -> None:
+    """What served before takes over with stable at hand; but a stable that does not say so is not waited for longer
+    than its split would live."""
+    step, candidate = turn.status.step, turn.candidate
+    ready = turn.world.ready(candidate.revision) >= full_size(turn.snap.spec, turn.status)
+    unheard = step is not None and turn.over(step.entered_at, turn.snap.policy.traffic_ttl)
+    if in_force(turn, FULL) or (ready and unheard):
+        commit(turn, "ServedBefore")
 
 
 def stand_in(turn: Turn) -> None:

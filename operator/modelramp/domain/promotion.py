@@ -12,9 +12,10 @@ def hand_over(turn: Turn) -> None:
     everything, without expiry."""
     former = turn.stable
     rollback.begin_guard(turn)
-    rollback.remember(turn)
     if turn.candidate.cause is Cause.COMMAND:
-        rollback.reject(turn, former, "RollbackCommanded", "rolled back by command")
+        rollback.reject(turn, former, Cause.ALIAS, "RollbackCommanded", "rolled back by command")
+    else:
+        rollback.remember(turn)
     set_weight(turn, 0)
     generation = turn.status.traffic.generation
     draining = [d.model_copy(update={"generation": generation}) for d in turn.status.draining]

@@ -54,7 +54,8 @@ def adopt(turn: Turn) -> None:
     ]
     generation = max((_generation(pod.split) for pod in turn.world.pods), default=0)
     traffic = turn.status.traffic.model_copy(update={"generation": generation})
-    turn.set(rejected=rejected[-MAX_REJECTED:], traffic=traffic)
+    taken = {command.verb: command.value for command in turn.snap.commands}  # before the status was lost, perhaps
+    turn.set(rejected=rejected[-MAX_REJECTED:], traffic=traffic, commands=taken)
     selected = revisions.get(turn.world.selected or "")
     if selected is None:
         return

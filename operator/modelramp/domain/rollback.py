@@ -49,14 +49,20 @@ def came_back(turn: Turn, revision: str) -> bool:
 
 def begin_guard(turn: Turn) -> None:
     """At the commit of a promotion, while the evidence of the rollout still stands."""
-    former = turn.stable
-    if not turn.world.ready(former.revision):
-        return
-    errors = next((e for e in turn.status.evidence if e.metric == ERRORS), None)
-    accepted = Counts(errors.stable_requests, errors.stable_bad) if errors else NOTHING
-    memory = Memory(EvidenceState(stable=accepted), {SIDE: local_counts(turn, turn.candidate.revision)})
-    until = turn.now + turn.snap.spec.rollout.scale_down_delay
-    guard = GuardStatus(former=former.revision, former_version=former.version, until=until, state=memory.dump())
+    former, candidate = turn.stable, turn.candidate
+    if candidate.direct or not turn.world.ready(former.revision):
+        return  # somebody wanted to go back, or there is nothing to go back to
+    judged = next((e.state for e in turn.status.evidence if e.metric == ERRORS), "")
+    rollout = Memory.load(judged, ()).state
+    accepted = EvidenceState(stable=rollout.stable, dispersion=rollout.dispersion)
+    memory = Memory(accepted, {SIDE: local_counts(turn, candidate.revision)})
+    guard = GuardStatus(
+        former=former.revision,
+        former_version=former.version,
+        cause=candidate.cause,
+        until=turn.now + turn.snap.spec.rollout.scale_down_delay,
+        state=memory.dump(),
+    )
     turn.set(guard=guard)
 
 
@@ -71,11 +77,11 @@ def gone_bad(turn: Turn) -> bool:
     revision = turn.stable.revision
     fault = turn.world.fault(revision)
     if fault is not None and fault.models_own:
-        back(turn, guard.former, fault.reason, fault.message)
+        back(turn, Target(guard.former, guard.former_version), fault.reason, fault.message)
         return True
     message = _look(turn, guard, revision)
     if message:
-        back(turn, guard.former, "AnalysisFailed", message)
+        back(turn, Target(guard.former, guard.former_version), "AnalysisFailed", message)
     return bool(message)
 
 
@@ -90,7 +96,8 @@ def _look(turn: Turn, guard: GuardStatus, revision: str) -> str:
     memory = Memory.load(guard.state, (SIDE,))
     now = local_counts(turn, revision)
     fresh = interval(memory.counters[SIDE], now)
-    state = update(memory.state, fresh, NOTHING, 1.0, settings) if fresh.requests else memory.state
+    before = memory.state
+    state = update(before, fresh, NOTHING, before.dispersion, settings) if fresh.requests else before
     remembered = memory.advance(state, {SIDE: now}, {}, turn.world.pods)
     turn.set(guard=guard.model_copy(update={"looked_at": turn.now, "state": remembered}))
     judged = verdict(state, settings)
@@ -103,28 +110,33 @@ def local_counts(turn: Turn, revision: str) -> dict[str, Counts]:
     return {container: count("stable", counts) for container, counts in answered.items()}
 
 
-def back(turn: Turn, former: str, reason: str, message: str) -> None:
+def back(turn: Turn, warm: Target, reason: str, message: str) -> None:
     """The former stable's warm pods serve again; what they take over from is rejected, and hands over to them."""
-    bad, warm = turn.stable, next(f for f in turn.status.former if f.revision == former)
+    bad, cause = turn.stable, turn.status.guard.cause if turn.status.guard else Cause.ALIAS
     set_weight(turn, 0)
     generation = turn.status.traffic.generation
     until = turn.now + max(turn.snap.spec.rollout.scale_down_delay, moves.SHORTEST_DRAIN)
-    draining = [d.model_copy(update={"generation": generation}) for d in turn.status.draining if d.revision != former]
+    draining = [
+        d.model_copy(update={"generation": generation}) for d in turn.status.draining if d.revision != warm.revision
+    ]
     leaving = Draining(revision=bad.revision, until=until, generation=generation)
     turn.set(
         stable=StableStatus(revision=warm.revision, version=warm.version, since=turn.now),
         guard=None,
         draining=[*draining, leaving],
+        rejected=[r for r in turn.status.rejected if r.revision != warm.revision],
     )
-    reject(turn, bad, reason, message)
+    reject(turn, bad, cause, reason, message)
     story = f"version {warm.version} serves again: version {bad.version}: {message}"
     turn.record("RolledBack", reason, story, warm.revision, warm.version, 1, warning=True)
     turn.say("Serving", f"version {warm.version} serves")
     turn.enter(Phase.STABLE)
 
 
-def reject(turn: Turn, left: StableStatus, reason: str, message: str) -> None:
-    entry = Rejected(revision=left.revision, version=left.version, reason=reason, message=message, at=turn.now)
+def reject(turn: Turn, left: StableStatus, cause: Cause, reason: str, message: str) -> None:
+    entry = Rejected(
+        revision=left.revision, version=left.version, reason=reason, message=message, cause=cause, at=turn.now
+    )
     others = [r for r in turn.status.rejected if r.revision != left.revision]
     turn.set(rejected=[*others, entry][-MAX_REJECTED:])
 
@@ -135,7 +147,7 @@ def command(turn: Turn, revision: str) -> bool:
     if former is None or turn.status.phase is not Phase.STABLE:
         return False
     if turn.world.ready(revision):
-        back(turn, revision, "RollbackCommanded", "rolled back by command")
+        back(turn, Target(former.revision, former.version), "RollbackCommanded", "rolled back by command")
         return True
     if revision not in turn.world.revisions:
         return False

@@ -15,6 +15,7 @@ class Turn:
         self.snap = snapshot
         self.status: Status = snapshot.status
         self.events: list[Event] = []
+        self.held = False  # by a gate or a freeze window, in this decision
         self._wake: timedelta | None = None
 
     @property

@@ -99,7 +99,7 @@ class NotificationSettings(_FileModel):
 
     url: str = Field(pattern=r"^https?://[^/]+", description="Where each is posted, as JSON.")
     events: tuple[Annotated[str, Field(pattern=r"^([A-Z][A-Za-z]+|\*)$")], ...] = Field(
-        ("Promoted", "Rejected", "Paused"), min_length=1, description="Actions of status.history; *: all."
+        ("Promoted", "Rejected", "RolledBack", "Paused"), min_length=1, description="Actions of status.history; *: all."
     )
     secret_file: Path | None = Field(None, description="File with the key that signs them.")
 
