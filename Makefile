@@ -15,6 +15,9 @@ setup: .venv/.ready ## Make the virtual environment, from hash-locked requiremen
 	hack/setup.sh
 
 check: setup ## Lint, types, import rules, drift, unit tests: under 30 s
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target static unit
+
+static: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	$(PY) -m modelramp.api.crd | diff -u crds/modeldeployments.yaml - || { echo "crds/ is stale: make crd"; exit 1; }
@@ -23,7 +26,9 @@ check: setup ## Lint, types, import rules, drift, unit tests: under 30 s
 	.venv/bin/mypy
 	MYPYPATH=hack/cluster .venv/bin/mypy hack/cluster
 	.venv/bin/mypy -p tests.bench
-	.venv/bin/pytest tests/unit tests/seeded_bugs
+
+unit: setup
+	.venv/bin/pytest --numprocesses=2 tests/unit tests/seeded_bugs
 
 simulate: setup ## Test in simulation: killed at every write, random worlds, the statistics over many rollouts
 	.venv/bin/pytest tests/simulation --timeout 300
@@ -75,4 +80,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check simulate soak server integration e2e test without-node demo images crd manifests cluster-up cluster-down bench format lock
+.PHONY: help setup check static unit simulate soak server integration e2e test without-node demo images crd manifests cluster-up cluster-down bench format lock

@@ -81,13 +81,14 @@ def stamped(body: Object) -> Object:
 
 def stands(wanted: Any, found: Any) -> bool:
     """Whether everything that is wanted is there; mappings may hold more, lists may not."""
+    if wanted == found:
+        return True
     match wanted, found:
         case dict(), dict():
             return all(key in found and stands(value, found[key]) for key, value in wanted.items())
         case list(), list():
             return len(wanted) == len(found) and all(map(stands, wanted, found))
-        case _:
-            return bool(wanted == found)
+    return False
 
 
 def trace(wanted: Object, child: Object) -> tuple[str, str]:
