@@ -50,7 +50,9 @@ test: check ## All tiers, those that need no node beside the one that does
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=line without-node e2e
 
 without-node: setup
-	$(MAKE) --no-print-directory --jobs=1 simulate server integration
+	.venv/bin/pytest tests/simulation --timeout 300
+	.venv/bin/pytest tests/server
+	.venv/bin/pytest tests/integration
 
 demo: setup ## See versions ramped, caught and taken back, on a real cluster
 	$(PY) -m examples.digits.demo
