@@ -46,10 +46,10 @@ integration: setup ## Test against a real API server, etcd and controllers
 e2e: setup ## Test on a real node, under constant traffic
 	.venv/bin/pytest tests/e2e
 
-test: check ## All tiers, those that need no node beside the one that does
+test: setup ## All tiers, those that need no node beside the one that does
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=line without-node e2e
 
-without-node: setup
+without-node: check
 	.venv/bin/pytest tests/simulation --timeout 300
 	.venv/bin/pytest tests/server
 	.venv/bin/pytest tests/integration

@@ -71,7 +71,7 @@ def test_ten_pods_stay_ten(scene: Scene) -> None:
             # until the former revision is gone, and the autoscaler has looked at the new one more than once
             wait("the former pods to go", 120, lambda: scene.all_pods() == pods, pause=1.0)
             looks = len(seen)
-            wait("40 s of looking", 90, lambda: len(seen) >= looks + 80, pause=1.0)
+            wait("32 s of looking", 90, lambda: len(seen) >= looks + 64, pause=1.0)
         assert min(seen) >= SIZE
         assert scene.pods(status.stable.revision) == pods
         assert len(pods) == SIZE

@@ -29,6 +29,7 @@ async def test_abort_takes_back_and_rejects_and_beats_promote() -> None:
     world.command("abort", f"{candidate(world)}#1")
     await until(world, operator, serves(1))
     assert [(r["version"], r["reason"]) for r in world.status["rejected"]] == [(2, "AbortCommanded")]
+    assert "Promoting" not in [event.reason for event in world.events]
     assert world.status["commands"] == {"abort": f"{world.status['rejected'][0]['revision']}#1"} | {
         "promote": f"{world.status['rejected'][0]['revision']}#1"
     }

@@ -310,6 +310,7 @@ async def test_a_status_that_was_lost_does_not_obey_old_commands_again() -> None
     await run(world, operator, 10)
     assert world.status["rejected"][0]["revision"] == revision
     assert world.status["reason"] == "Rejected"
+    assert [h["action"] for h in world.status["history"]] == ["Adopted"]
 
 
 async def test_an_alias_that_is_gone_is_told_once_also_while_suspended() -> None:
@@ -318,3 +319,19 @@ async def test_an_alias_that_is_gone_is_told_once_also_while_suspended() -> None
     del world.aliases["prod"]
     await run(world, operator, 20)
     assert [event.reason for event in world.events].count("AliasNotFound") == 1
+
+
+async def test_a_rollout_by_alias_blocks_nobody_who_waits_for_the_spec() -> None:
+    world, operator = await serving(SPEC)
+    await until(world, operator, lambda status: status["reason"] == "Holding")
+    assert set(conditions(world)) == {"Ready", "RolloutProgressing"}
+
+
+async def test_intent_stands_in_the_status_before_anything_acts_on_it() -> None:
+    world, operator = await serving(SPEC)
+    while not serves(2)(world.status):
+        begun = len(world.writes)
+        await operator.step()
+        first, *later = world.writes[begun:] or [""]
+        assert not [write for write in later if write.startswith("status")], f"{first} came before the status"
+        world.tick(0.5)
