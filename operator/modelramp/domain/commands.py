@@ -59,7 +59,7 @@ def _act(turn: Turn, command: Command) -> bool:
 def _retry(turn: Turn, revision: str) -> bool:
     if all(r.revision != revision for r in turn.status.rejected):
         return False
-    turn.set(rejected=[r for r in turn.status.rejected if r.revision != revision])
+    moves.lift(turn, revision)
     turn.tell("Retrying", f"revision {revision} may be tried again")
     turn.enter(turn.status.phase)
     return True

@@ -9,6 +9,7 @@ from modelramp.api.status import (
     BackOff,
     CandidateStatus,
     Cause,
+    Draining,
     PauseStatus,
     Phase,
     Rejected,
@@ -42,7 +43,6 @@ def unresolved(turn: Turn) -> None:
 def begin(turn: Turn, target: Target, phase: Phase, why: Cause | None = None) -> None:
     """A candidate: recorded here first, created by the projection of this status."""
     status = turn.status
-    former = any(f.revision == target.revision for f in status.former)
     tried = [h.attempt for h in status.history if h.revision == target.revision and h.action == "CandidateStarted"]
     workload = turn.world.workloads.get(turn.stable_revision or "")
     candidate = CandidateStatus(
@@ -50,7 +50,7 @@ def begin(turn: Turn, target: Target, phase: Phase, why: Cause | None = None) ->
         version=target.version,
         attempt=max(tried, default=0) + 1,
         cause=why or cause(turn, target),
-        direct=former,
+        direct=came_back(turn, target.revision),
         started_at=turn.now,
         waiting_since=turn.now,
         floor=workload.replicas if workload else 0,
@@ -64,6 +64,11 @@ def begin(turn: Turn, target: Target, phase: Phase, why: Cause | None = None) ->
     turn.record_candidate("CandidateStarted", candidate.cause.value, f"starting version {target.version}{instead}")
     turn.say("Starting", f"starting version {target.version}")
     turn.enter(phase)
+
+
+def came_back(turn: Turn, revision: str) -> bool:
+    """Whether what is asked for was stable within the rollback window."""
+    return any(f.revision == revision for f in turn.status.former)
 
 
 def cause(turn: Turn, target: Target) -> Cause:
@@ -243,6 +248,25 @@ def retire(turn: Turn) -> None:
     turn.set(draining=[d for d in turn.status.draining if not turn.over(d.until, NO_TIME)])
 
 
+def reject(turn: Turn, entry: Rejected) -> None:
+    lift(turn, entry.revision)
+    turn.set(rejected=[*turn.status.rejected, entry][-MAX_REJECTED:])
+
+
+def lift(turn: Turn, revision: str) -> None:
+    """It is rejected no more."""
+    turn.set(rejected=[r for r in turn.status.rejected if r.revision != revision])
+
+
+def drain(turn: Turn, leaving: str, staying: str) -> None:
+    """What was stable hands everything over until it goes, under a new generation, as do those that drain already."""
+    set_weight(turn, 0)
+    generation = turn.status.traffic.generation
+    until = turn.now + max(turn.snap.spec.rollout.scale_down_delay, SHORTEST_DRAIN)
+    others = [d.model_copy(update={"generation": generation}) for d in turn.status.draining if d.revision != staying]
+    turn.set(draining=[*others, Draining(revision=leaving, until=until, generation=generation)])
+
+
 def taken_back(turn: Turn, stop: AbortStatus) -> None:
     """The end of an abort: nothing reaches the candidate any more, and a rejected one is remembered."""
     candidate = turn.candidate
@@ -257,8 +281,7 @@ def taken_back(turn: Turn, stop: AbortStatus) -> None:
             attempt=candidate.attempt,
             at=turn.now,
         )
-        others = [r for r in turn.status.rejected if r.revision != candidate.revision]
-        turn.set(rejected=[*others, rejected][-MAX_REJECTED:])
+        reject(turn, rejected)
         turn.record_candidate("Rejected", stop.reason, stop.message, warning=True)
     turn.set(candidate=None, step=None, evidence=[])
     turn.say(stop.reason, stop.message)

@@ -18,6 +18,7 @@ from modelramp.domain.checks import (
 from modelramp.domain.moves import (
     NO_TIME,
     begin,
+    came_back,
     conclude,
     enter_step,
     first_weight,
@@ -29,7 +30,7 @@ from modelramp.domain.moves import (
     unresolved,
 )
 from modelramp.domain.promotion import hand_over, settle_as_stable
-from modelramp.domain.rollback import came_back, gone_bad
+from modelramp.domain.rollback import gone_bad
 from modelramp.domain.traffic import FULL, full_size, size_for, withdrawn
 from modelramp.domain.turn import Turn
 

@@ -1,9 +1,7 @@
 """The commit of a promotion: the candidate becomes stable, its pods untouched; only the traffic moves."""
 
-from modelramp.api.status import Cause, Draining, Phase, StableStatus
-from modelramp.domain import rollback
-from modelramp.domain.moves import SHORTEST_DRAIN
-from modelramp.domain.traffic import set_weight
+from modelramp.api.status import Cause, Phase, StableStatus
+from modelramp.domain import moves, rollback
 from modelramp.domain.turn import Turn
 
 
@@ -16,12 +14,7 @@ def hand_over(turn: Turn) -> None:
         rollback.reject(turn, former, Cause.ALIAS, "RollbackCommanded", "rolled back by command")
     else:
         rollback.remember(turn)
-    set_weight(turn, 0)
-    generation = turn.status.traffic.generation
-    draining = [d.model_copy(update={"generation": generation}) for d in turn.status.draining]
-    until = turn.now + max(turn.snap.spec.rollout.scale_down_delay, SHORTEST_DRAIN)
-    leaving = Draining(revision=former.revision, until=until, generation=generation)
-    turn.set(draining=[*draining, leaving])
+    moves.drain(turn, former.revision, turn.candidate.revision)
     settle_as_stable(turn)
 
 
@@ -33,7 +26,7 @@ def settle_as_stable(turn: Turn) -> None:
         step=None,
         evidence=[],
         back_off=None,
-        rejected=[r for r in turn.status.rejected if r.revision != candidate.revision],
     )
+    moves.lift(turn, candidate.revision)
     turn.say("Serving", f"version {candidate.version} serves")
     turn.enter(Phase.STABLE)

@@ -6,9 +6,7 @@ to compare it with any more, so its error rate is tested against what was accept
 
 from modelramp.api.status import (
     MAX_FORMER,
-    MAX_REJECTED,
     Cause,
-    Draining,
     FormerStatus,
     GuardStatus,
     Phase,
@@ -21,7 +19,6 @@ from modelramp.domain.errors import ERRORS, count
 from modelramp.domain.evidence import EvidenceState, Settings, update
 from modelramp.domain.metric import Memory, by_container
 from modelramp.domain.snapshot import Target
-from modelramp.domain.traffic import set_weight
 from modelramp.domain.turn import Turn
 from modelramp.domain.verdict import Outcome, verdict
 
@@ -40,11 +37,6 @@ def forget(turn: Turn) -> None:
     """What came back is no former stable, nor is what left too long ago."""
     window, serving = turn.snap.spec.rollout.rollback_window, turn.stable_revision
     turn.set(former=[f for f in turn.status.former if f.revision != serving and not turn.over(f.demoted_at, window)])
-
-
-def came_back(turn: Turn, revision: str) -> bool:
-    """Whether what is asked for was stable within the window: going back is never kept waiting."""
-    return any(f.revision == revision for f in turn.status.former)
 
 
 def begin_guard(turn: Turn) -> None:
@@ -113,19 +105,9 @@ def local_counts(turn: Turn, revision: str) -> dict[str, Counts]:
 def back(turn: Turn, warm: Target, reason: str, message: str) -> None:
     """The former stable's warm pods serve again; what they take over from is rejected, and hands over to them."""
     bad, cause = turn.stable, turn.status.guard.cause if turn.status.guard else Cause.ALIAS
-    set_weight(turn, 0)
-    generation = turn.status.traffic.generation
-    until = turn.now + max(turn.snap.spec.rollout.scale_down_delay, moves.SHORTEST_DRAIN)
-    draining = [
-        d.model_copy(update={"generation": generation}) for d in turn.status.draining if d.revision != warm.revision
-    ]
-    leaving = Draining(revision=bad.revision, until=until, generation=generation)
-    turn.set(
-        stable=StableStatus(revision=warm.revision, version=warm.version, since=turn.now),
-        guard=None,
-        draining=[*draining, leaving],
-        rejected=[r for r in turn.status.rejected if r.revision != warm.revision],
-    )
+    moves.drain(turn, bad.revision, warm.revision)
+    moves.lift(turn, warm.revision)
+    turn.set(stable=StableStatus(revision=warm.revision, version=warm.version, since=turn.now), guard=None)
     reject(turn, bad, cause, reason, message)
     story = f"version {warm.version} serves again: version {bad.version}: {message}"
     turn.record("RolledBack", reason, story, warm.revision, warm.version, 1, warning=True)
@@ -137,8 +119,7 @@ def reject(turn: Turn, left: StableStatus, cause: Cause, reason: str, message: s
     entry = Rejected(
         revision=left.revision, version=left.version, reason=reason, message=message, cause=cause, at=turn.now
     )
-    others = [r for r in turn.status.rejected if r.revision != left.revision]
-    turn.set(rejected=[*others, entry][-MAX_REJECTED:])
+    moves.reject(turn, entry)
 
 
 def command(turn: Turn, revision: str) -> bool:
