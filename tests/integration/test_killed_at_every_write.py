@@ -1,6 +1,7 @@
 """The operator SIGKILLed before and after each of its API writes in a rollout, and at rest; a real API server.
 
-The same for candidates that are taken back, and for conflicts, is told in simulation (tests/simulation).
+In each of several lives it is killed at every eighth of its writes, so that no write is left out. The same for
+candidates that are taken back, and for conflicts, is told in simulation (tests/simulation).
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import multiprocessing
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ from tests.integration.doomed_operator import Doom, FastClock
 from tests.integration.stand_in_metrics import StandInMetrics
 from tests.integration.stand_in_node import StandInNode
 
-TOGETHER = 8
+STRIDE = 8  # of the writes at which one life is killed
+TOGETHER = 8  # lives
 QUIET_PASSES = 4
 SETTLE_SECONDS = 60.0
 SPEC: dict[str, Any] = {
@@ -57,7 +59,10 @@ class Outcome:
 class Life:
     """One ModelDeployment, its registry, its pods' counters, and the operator's lives."""
 
-    def __init__(self, api: KubeApi, kubeconfig: Path, folder: Path, namespace: str) -> None:
+    def __init__(
+        self, api: KubeApi, kubeconfig: Path, folder: Path, namespace: str, dooms: Sequence[Doom] = ()
+    ) -> None:
+        self.dooms = list(dooms)
         self.api, self.kubeconfig, self.namespace = api, kubeconfig, namespace
         self.name = f"kill-{secrets.token_hex(4)}"
         self.tally = folder / self.name
@@ -86,7 +91,8 @@ class Life:
         told = await self.metrics.read(self.namespace, pods)
         return web.json_response({name: dataclasses.asdict(m) for name, m in told.items()})
 
-    def begin(self, url: str, doom: Doom | None) -> None:
+    def begin(self, url: str) -> None:
+        doom = self.dooms[0] if self.dooms else None
         arguments = (str(self.kubeconfig), (self.namespace, self.name), url, self.epoch, str(self.tally), doom)
         self.process = processes.Process(target=doomed_operator.main, args=arguments, daemon=True)
         self.process.start()
@@ -105,7 +111,8 @@ class Life:
         if self.process.exitcode is not None:
             assert self.process.exitcode == -signal.SIGKILL
             self.deaths += 1
-            self.begin(url, None)
+            del self.dooms[:1]
+            self.begin(url)
 
     def end(self) -> None:
         self.process.kill()
@@ -149,11 +156,11 @@ async def create(life: Life, spec: dict[str, Any]) -> None:
     await life.api.write("POST", path_of(OWNER, life.namespace), body)
 
 
-async def live(life: Life, doom: Doom | None) -> Outcome:
+async def live(life: Life) -> Outcome:
     """Version 1 serves, the alias moves to 2, and everything comes to rest."""
     await create(life, SPEC)
     async with answering(life) as url:
-        life.begin(url, doom)
+        life.begin(url)
         try:
             await life.until(settled(1), url)
             life.alias = 2
@@ -194,7 +201,7 @@ async def test_an_operator_that_finds_all_at_rest_writes_nothing(
     resources = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
     await create(life, {**SPEC, "server": {"resources": resources}, "scaling": {"minReplicas": 2, "maxReplicas": 4}})
     async with StandInNode(admin, namespace).running(), answering(life) as url:
-        life.begin(url, None)
+        life.begin(url)
         try:
             await life.until(settled(1), url)
             before = await outcome(life, url)
@@ -214,25 +221,35 @@ async def test_an_operator_that_finds_all_at_rest_writes_nothing(
 async def test_the_same_history_and_children_wherever_it_is_killed(
     admin: KubeApi, operator_kubeconfig: Path, tmp_path: Path, namespace: str
 ) -> None:
+    def new_life(dooms: Sequence[Doom] = ()) -> Life:
+        return Life(admin, operator_kubeconfig, tmp_path, namespace, dooms)
+
     async with StandInNode(admin, namespace).running():
-        await kill_everywhere(lambda: Life(admin, operator_kubeconfig, tmp_path, namespace))
+        await kill_everywhere(new_life)
 
 
-async def kill_everywhere(new_life: Callable[[], Life]) -> None:
-    undisturbed = new_life()
-    expected = await live(undisturbed, None)
+async def kill_everywhere(new_life: Callable[[Sequence[Doom]], Life]) -> None:
+    undisturbed = new_life(())
+    expected = await live(undisturbed)
     assert [action for action, *_ in expected.history] == ["CandidateStarted", "Promoted"] * 2
     turn = asyncio.Semaphore(TOGETHER)
 
-    async def killed(doom: Doom) -> tuple[Doom, Outcome, bool]:
+    async def killed(dooms: Sequence[Doom]) -> tuple[Sequence[Doom], Outcome, list[Doom]]:
         async with turn:
-            life = new_life()
-            got = await live(life, doom)
-            return doom, got, life.deaths == 0 and life.writes > doom.write
+            life = new_life(dooms)
+            got = await live(life)
+            return dooms, got, [doom for doom in life.dooms if doom.write < life.writes]
 
-    dooms = [Doom(write, after) for write in range(undisturbed.writes) for after in (False, True)]
-    lives: list[Awaitable[tuple[Doom, Outcome, bool]]] = [killed(doom) for doom in dooms]
-    results = await asyncio.gather(*lives)
-    differing = [f"{doom}: {got}" for doom, got, _ in results if got != expected]
+    results = await asyncio.gather(*map(killed, fates(undisturbed.writes)))
+    differing = [f"{dooms}: {got}" for dooms, got, _ in results if got != expected]
     assert not differing, "\n".join([f"undisturbed: {expected}", *differing])
-    assert [doom for doom, _, survived in results if survived] == []
+    assert [survived for _, _, survived in results if survived] == []
+
+
+def fates(writes: int) -> list[list[Doom]]:
+    """Every write, before and after, in some life; in each life one out of STRIDE, on one side."""
+    return [
+        [Doom(write, after) for write in range(first, writes, STRIDE)]
+        for first in range(min(STRIDE, writes))
+        for after in (False, True)
+    ]
