@@ -79,11 +79,16 @@ def prepare(say: Callable[[str], None]) -> Stage:
     kube.fresh_namespace(namespace)
     kube.apply(registry)
     install(kube, registries=REGISTRIES)
-    mlflow = reach(f"{NAMESPACE}/mlflow:5000")
+    stage = present()
     say("training versions 1 to 4, and registering them")
-    _run([sys.executable, "-m", "examples.digits.train", mlflow, str(IMAGES)])
+    _run([sys.executable, "-m", "examples.digits.train", stage.mlflow, str(IMAGES)])
     kube.await_deployment(SYSTEM, OPERATOR, 120)
-    return Stage(kube, mlflow)
+    return stage
+
+
+def present() -> Stage:
+    """The stage as somebody has prepared it. Raises StageFailed."""
+    return Stage(Kube(connect(Path(cluster("kubeconfig")))), reach(f"{NAMESPACE}/mlflow:5000"))
 
 
 def install(kube: Kube, **settings: Any) -> None:

@@ -109,7 +109,7 @@ def _change(cluster: Cluster, arguments: argparse.Namespace) -> None:
                 metrics_server="metrics-server" in arguments.addons,
                 images=arguments.images,
             )
-        case "down":
+        case "down" if cluster.folder.exists():  # it may have waited for another that took it down
             provider.down()
         case "build-images":
             provider.build_images()

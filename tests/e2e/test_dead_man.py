@@ -18,6 +18,7 @@ from examples.digits.story import serves
 from modelramp.api.status import Phase, Status
 from tests.e2e.scene import READY, Scene
 
+pytestmark = pytest.mark.alone
 TTL = 15.0  # seconds, the shortest allowed; the shipped default is two minutes
 SLACK = 3.0  # for requests under way, and the volume that carries the split
 LONG: Body = {"steps": [{"weight": 50, "hold": "10m"}], "bake": "3s", "scaleDownDelay": "5s"}

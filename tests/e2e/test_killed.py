@@ -1,5 +1,7 @@
 """The operator killed once in each phase of a rollout: the same history, the same objects, no failed request."""
 
+import pytest
+
 from examples.digits import stage as stages
 from examples.digits.kube import wait
 from examples.digits.names import OBJECT
@@ -7,6 +9,7 @@ from examples.digits.story import serves
 from modelramp.api.status import Phase, Status
 from tests.e2e.scene import NAME, READY, Scene
 
+pytestmark = pytest.mark.alone
 KILLED = READY + 60  # a new operator has to start, and to wait for the Lease
 
 
