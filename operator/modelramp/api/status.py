@@ -124,6 +124,7 @@ class CandidateStatus(ApiModel):
     floor: int = Field(0, description="Stable pods at least, under an autoscaler: they carry the whole load.")
     salt: str = Field("", description="Names the attempt in the pods' counters.")
     direct: bool = Field(False, description="A former stable: no steps and no analysis, but it must be ready.")
+    unsplit: bool = Field(False, description="Stable's servers know no split: promoted directly after its gates.")
     whole: bool = Field(False, description="Stable is down: sized for the whole load.")
     idle: Duration = Field(timedelta(0), description="Time in pauses and suspension; it counts for no deadline.")
     held_since: Time | None = Field(None, description="Since when a gate or a freeze window holds it.")

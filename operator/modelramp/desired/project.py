@@ -38,7 +38,7 @@ def project(
             objects.append(children.autoscaler(owner, stable, spec.scaling, full_size(spec, status)))
         if spec.scaling.base_size > 1:
             objects.append(children.disruption_budget(owner, stable))
-    return Desired(tuple(objects), sizes(spec, status), splits(owner, status, world, ttl))
+    return Desired(tuple(objects), sizes(spec, status), splits(owner, spec, status, world, ttl))
 
 
 def running_revisions(status: Status) -> list[str]:
@@ -80,14 +80,20 @@ def sizes(spec: Spec, status: Status) -> dict[str, int]:
     return wanted
 
 
-def splits(owner: Owner, status: Status, world: World, ttl: timedelta) -> dict[str, str]:
+def splits(owner: Owner, spec: Spec, status: Status, world: World, ttl: timedelta) -> dict[str, str]:
     """Stable's pods carry the split while a rollout has traffic; demoted ones hand over; a former stable that comes
-    back stops handing over."""
+    back stops handing over.
+
+    A pod that is born meanwhile gets it once it is ready: a split that its server found at its start would be an old
+    one to it (docs/contract.md), and it would wait for the next generation.
+    """
     wanted: dict[str, str] = {}
     traffic, candidate, stable = status.traffic, status.candidate, status.stable
     if stable and candidate and status.step:
-        value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl)
-        wanted |= {pod.name: value for pod in world.pods_of(stable.revision)}
+        stickiness = spec.traffic.stickiness
+        header = stickiness.header if stickiness else None
+        value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl, header)
+        wanted |= {pod.name: value for pod in world.pods_of(stable.revision) if pod.ready or pod.split}
     if stable:
         for drain in status.draining:
             value = split(drain.generation, stable.revision, 100, salt(owner.uid, stable.revision, 0), None)

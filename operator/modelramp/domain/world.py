@@ -72,6 +72,7 @@ class SplitCounts:
 class PodMetrics:
     """What one pod's /metrics says. Counters are cumulative since its server started at ``started``."""
 
+    split_version: int = 1  # the newest format of the split that it reads; 0: none
     generation: int = 0
     weight: int = 0
     started: float = 0.0  # process_start_time_seconds
