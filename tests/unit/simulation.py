@@ -77,6 +77,8 @@ class SimPod:
     version: int
     born: float
     split: str = ""
+    split_version: int = 1
+    found: int | None = None  # the generation that its server found when it started, and does not obey
     generation: int = 0
     weight: int = 0
     heard: float = 0.0
@@ -209,7 +211,14 @@ class SimulatedWorld:
         return behaviour.fault is None and self.time - pod.born >= behaviour.ready_after
 
     def _read_split(self, pod: SimPod) -> None:
+        behaviour = self.behaviours.get(pod.version, Behaviour())
+        if pod.split_version == 0 or self.time - pod.born < behaviour.ready_after / 2:
+            return  # a server that reads no split; or none yet
         split = json.loads(pod.split) if pod.split else {}
+        if pod.found is None:
+            pod.found = split.get("generation", 0) if split.get("ttl") is not None else 0
+        if split.get("generation", 0) <= pod.found:
+            return
         if split and split.get("generation", pod.generation) != pod.generation:
             pod.generation, pod.weight, pod.salt = split["generation"], split["weight"], split["salt"]
             pod.heard, pod.ttl = self.time, split["ttl"]
@@ -368,7 +377,14 @@ class SimulatedWorld:
             for salt, c in pod.splits.items()
         }
         window = {"bad_seconds": 100.0, "bad_sum": 100.0, "bad_squares": 10_000.0} if self.clustered else {}
-        return PodMetrics(generation=pod.generation, weight=pod.weight, started=pod.born, splits=splits, **window)
+        return PodMetrics(
+            split_version=pod.split_version,
+            generation=pod.generation,
+            weight=pod.weight,
+            started=pod.born,
+            splits=splits,
+            **window,
+        )
 
     # The Registry port
 
