@@ -82,6 +82,16 @@ class GuardStatus(ApiModel):
     state: Annotated[str, WithJsonSchema({"type": "string"})] = Field("", description="The test's own memory.")
 
 
+class AdoptedService(ApiModel):
+    """A Service that existed before and is taken over, with its name and its clients."""
+
+    name: str
+    since: Time | None = Field(None, description="Since when; absent: not yet.")
+    reason: str = Field("", description="Why not yet.")
+    message: str = ""
+    contested_at: Time | None = Field(None, description="When somebody else last changed its selector.")
+
+
 class AbortStatus(ApiModel):
     """Why a candidate is being taken back, and whether it may be tried again."""
 
@@ -217,6 +227,7 @@ class Status(ApiModel):
     stable: StableStatus | None = None
     former: list[FormerStatus] = Field(default_factory=list)
     guard: GuardStatus | None = None
+    service: AdoptedService | None = None
     suspended_since: Time | None = None
     candidate: CandidateStatus | None = None
     phase: Phase = Phase.PENDING

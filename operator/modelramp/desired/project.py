@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from modelramp.api.spec import Spec
 from modelramp.api.status import Status
-from modelramp.desired import children
+from modelramp.desired import children, takeover
 from modelramp.desired.meta import Body, Owner
 from modelramp.desired.split import split
 from modelramp.domain.traffic import candidate_size, full_size, salt
@@ -16,11 +16,13 @@ from modelramp.domain.world import Pod, Revision, World
 @dataclass(frozen=True)
 class Desired:
     """`objects`: bodies for server-side apply, in the order to apply them. `sizes`: replicas by revision, where the
-    operator (not an autoscaler) decides. `splits`: the annotation wanted, by pod name."""
+    operator (not an autoscaler) decides. `splits`: the annotation wanted, by pod name. `returned`: bodies of what is
+    given back, applied as they are."""
 
     objects: tuple[Body, ...]
     sizes: Mapping[str, int]
     splits: Mapping[str, str]
+    returned: tuple[Body, ...] = ()
 
 
 def project(
@@ -34,11 +36,14 @@ def project(
     stable = status.stable.revision if status.stable else None
     if stable:
         objects.append(children.main_service(owner, stable, spec.traffic.service))
+        objects += takeover.taken(owner, status, world.services)
         if spec.scaling.autoscaled:
             objects.append(children.autoscaler(owner, stable, spec.scaling, full_size(spec, status)))
         if spec.scaling.base_size > 1:
             objects.append(children.disruption_budget(owner, stable))
-    return Desired(tuple(objects), sizes(spec, status), splits(owner, spec, status, world, ttl))
+    kept = status.service.name if status.service else None
+    returned = takeover.returned(owner.namespace, world.services, kept)
+    return Desired(tuple(objects), sizes(spec, status), splits(owner, spec, status, world, ttl), tuple(returned))
 
 
 def running_revisions(status: Status) -> list[str]:
