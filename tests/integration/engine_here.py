@@ -58,6 +58,7 @@ class EngineHere:
     server_image: str = "localhost/server:1"
     clock: VirtualClock = field(default_factory=VirtualClock)
     step: float = 0.5
+    kind: type[KubeCluster] = KubeCluster
 
     def __post_init__(self) -> None:
         self.answers = Answers("digits")
@@ -65,7 +66,7 @@ class EngineHere:
         self._registries = Registries(
             {"default": RegistryConfig("http://mlflow")}, {"default": self.answers}, self.clock, lambda _: None
         )
-        self.cluster = KubeCluster(self.api, self.clock, lambda: None)
+        self.cluster = self.kind(self.api, self.clock, lambda: None)
         config = EngineConfig(self.server_image)
         self._reconciler = Reconciler(self.cluster, self.metrics, self.answers, self._registries, self.clock, config)
 
