@@ -8,6 +8,7 @@ import json
 import sys
 from importlib.metadata import version
 
+import mlflow.onnx
 import numpy as np
 import onnx
 from mlflow.models import ModelSignature
@@ -17,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from examples.digits import models
 from examples.digits.data import PIXELS
 from examples.digits.names import INPUT, MODEL, OUTPUT
-from examples.digits.train import Candidate, mlflow, register
+from examples.digits.train import Candidate, register
 
 RENAMED = "picture"
 INK = 100.0  # less than any real image has, and more than the images of a warm-up
