@@ -60,6 +60,7 @@ class Observation:
     owner: Object | None
     world: World = field(default_factory=World)
     children: Mapping[Kind, Sequence[Object]] = field(default_factory=dict)  # labelled modelramp.dev/name=<name>
+    services: Sequence[Object] = ()  # no children, but to be taken over, or taken over; if the owner is gone, to return
 
 
 class Cluster(Protocol):

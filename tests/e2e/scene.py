@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +35,8 @@ class Scene:
         self.world = World()
         self.answers = stages.OUTCOME / f"{namespace}.jsonl"
         self._watcher = Watcher(stage.kube, namespace, OBJECT, self.world)
+        self.service = OBJECT  # that clients call
+        self.registry = "default"
         self._published = False
 
     def open(self) -> None:
@@ -46,14 +49,14 @@ class Scene:
     def close(self) -> None:
         self._watcher.stop()
         if self._published:
-            stages.cluster("unpublish", f"{self.namespace}/{OBJECT}")
+            stages.cluster("unpublish", f"{self.namespace}/{self.service}")
         self.kube.remove_namespace(self.namespace)
 
     def move(self, version: int) -> None:
         self.stage.alias(version, self.namespace)
 
     def apply(self, rollout: Body | None = None, **scaling: Any) -> None:
-        model = {"name": MODEL, "alias": self.namespace}
+        model = {"name": MODEL, "alias": self.namespace, "registry": self.registry}
         server = {"resources": {"requests": {"cpu": "10m", "memory": "128Mi"}}}
         spec = {"model": model, "server": server, "scaling": scaling, "rollout": rollout or QUICK}
         metadata: Body = {"name": OBJECT}
@@ -64,6 +67,17 @@ class Scene:
             "spec": spec,
         }
         self.kube.apply([body], self.namespace)
+
+    def command(self, verb: str, revision: str) -> None:
+        """As `kubectl annotate --overwrite mdep` gives it."""
+        self.annotate(**{verb: f"{revision}#{time.time_ns()}"})
+
+    def annotate(self, **annotations: str | None) -> None:
+        """Annotations of modelramp.dev; `_` stands for `-`, and None takes one off."""
+        named = {f"{GROUP}/{name.replace('_', '-')}": value for name, value in annotations.items()}
+        body: Body = {"metadata": {"annotations": named}}
+        where = (GROUP, VERSION, self.namespace, PLURAL, OBJECT)
+        self.kube.custom.patch_namespaced_custom_object(*where, body)
 
     def orphan(self) -> None:
         """Delete the object, and nothing that it owns."""
@@ -78,9 +92,9 @@ class Scene:
         self.world.wait(f"version {version} serves", READY, serves(version))
 
     def url(self) -> str:
-        """The main Service on loopback."""
+        """The Service on loopback."""
         self._published = True
-        return stages.reach(f"{self.namespace}/{OBJECT}")
+        return stages.reach(f"{self.namespace}/{self.service}")
 
     @contextmanager
     def clients(self, rate: float = RATE) -> Iterator[None]:

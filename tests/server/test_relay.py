@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,17 @@ def test_the_breaker_spares_stable_a_hanging_candidate(pair: Pair, candidate: Ca
             and pair.server.metric("modelramp_relay_breaker_open") == 0
         )
     )
+
+
+def test_a_hanging_candidate_costs_its_budget_once_and_not_for_ever(pair: Pair, candidate: Candidate) -> None:
+    pair.weigh(100)
+    candidate.behave = candidate_stub.hangs
+    with ThreadPoolExecutor(20) as clients:
+        replies = list(clients.map(lambda _: pair.server.call("POST", INFER, TWO), range(20)))
+    assert all(map(from_stable, replies))
+    assert {reply.headers["x-modelramp-net"] for reply in replies} <= {"slow", "breaker"}
+    assert pair.server.call("POST", INFER, TWO).headers["x-modelramp-net"] == "breaker"
+    assert pair.server.metric("modelramp_relay_inflight") == 0
 
 
 def test_a_client_without_time_for_both_sides_is_served_here(pair: Pair, candidate: Candidate) -> None:

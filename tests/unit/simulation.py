@@ -8,11 +8,12 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any, TypeVar
 
+from modelramp.adapters import other_services
 from modelramp.desired.meta import (
     MESSAGE_ANNOTATION,
     REASON_ANNOTATION,
@@ -24,6 +25,7 @@ from modelramp.domain.world import (
     Event,
     Fault,
     ModelVersion,
+    OtherService,
     Pod,
     PodMetrics,
     Revision,
@@ -77,6 +79,8 @@ class SimPod:
     version: int
     born: float
     split: str = ""
+    split_version: int = 1
+    found: int | None = None  # the generation that its server found when it started, and does not obey
     generation: int = 0
     weight: int = 0
     heard: float = 0.0
@@ -111,6 +115,7 @@ class SimulatedWorld:
         self.owner: Object | None = None
         self.spec = dict(spec)
         self.children: dict[tuple[Kind, str], Object] = {}
+        self.services: dict[str, Object] = {}  # of somebody else
         self.pods: dict[str, SimPod] = {}
         self.behaviours: dict[int, Behaviour] = {}
         self.aliases: dict[str, int] = {"prod": 1}
@@ -209,7 +214,14 @@ class SimulatedWorld:
         return behaviour.fault is None and self.time - pod.born >= behaviour.ready_after
 
     def _read_split(self, pod: SimPod) -> None:
+        behaviour = self.behaviours.get(pod.version, Behaviour())
+        if pod.split_version == 0 or self.time - pod.born < behaviour.ready_after / 2:
+            return  # a server that reads no split; or none yet
         split = json.loads(pod.split) if pod.split else {}
+        if pod.found is None:
+            pod.found = split.get("generation", 0) if split.get("ttl") is not None else 0
+        if split.get("generation", 0) <= pod.found:
+            return
         if split and split.get("generation", pod.generation) != pod.generation:
             pod.generation, pod.weight, pod.salt = split["generation"], split["weight"], split["salt"]
             pod.heard, pod.ttl = self.time, split["ttl"]
@@ -246,12 +258,24 @@ class SimulatedWorld:
     # The Cluster port
 
     async def observe(self, key: Key) -> Observation:
+        going = self.owner is None or "deletionTimestamp" in self.owner["metadata"]
+        seen = self._other_services(going)
         if self.owner is None:
-            return Observation(owner=None)
+            return Observation(owner=None, world=World(services=seen))
         children: dict[Kind, list[Object]] = {}
         for (kind, _), child in self.children.items():
             children.setdefault(kind, []).append(child)
-        return Observation(owner={**self.owner}, children=children, world=self._world())
+        world = replace(self._world(), services=seen)
+        services = [self.services[service.name] for service in seen]
+        return Observation(owner={**self.owner}, children=children, world=world, services=services)
+
+    def _other_services(self, going: bool) -> tuple[OtherService, ...]:
+        wanted = "" if going else other_services.wanted(self.owner)
+        return tuple(
+            other_services.other_service(body, self.key.name)
+            for name, body in self.services.items()
+            if name == wanted or other_services.is_taken(body, self.key.name)
+        )
 
     def _world(self) -> World:
         service = self.children.get((Kind("v1", "Service"), self.key.name))
@@ -312,6 +336,8 @@ class SimulatedWorld:
 
     async def apply(self, body: Object) -> Object:
         kind, name = Kind(body["apiVersion"], body["kind"]), body["metadata"]["name"]
+        if name in self.services:
+            return self._apply_to_another(body, name)
         before = self.children.get((kind, name))
         after = json.loads(json.dumps(body))
         after["metadata"]["uid"] = before["metadata"]["uid"] if before else f"child-{self._next()}"
@@ -323,6 +349,19 @@ class SimulatedWorld:
         self.children[kind, name] = after
         self._written()
         return after
+
+    def _apply_to_another(self, body: Object, name: str) -> Object:
+        """What is applied no more goes; the rest of the Service stays its owner's."""
+        self._write(f"apply Service {name}")
+        service = copy.deepcopy(self.services[name])
+        for part in ("labels", "annotations"):
+            others = {k: v for k, v in service["metadata"].get(part, {}).items() if "modelramp.dev/" not in k}
+            service["metadata"][part] = others | body["metadata"].get(part, {})
+        service["spec"]["selector"] = body["spec"]["selector"]
+        service["spec"]["ports"][0] |= body["spec"]["ports"][0]
+        self.services[name] = service
+        self._written()
+        return service
 
     async def scale(self, kind: Kind, key: Key, replicas: int) -> None:
         self._write(f"scale {key.name} {replicas}")
@@ -368,7 +407,14 @@ class SimulatedWorld:
             for salt, c in pod.splits.items()
         }
         window = {"bad_seconds": 100.0, "bad_sum": 100.0, "bad_squares": 10_000.0} if self.clustered else {}
-        return PodMetrics(generation=pod.generation, weight=pod.weight, started=pod.born, splits=splits, **window)
+        return PodMetrics(
+            split_version=pod.split_version,
+            generation=pod.generation,
+            weight=pod.weight,
+            started=pod.born,
+            splits=splits,
+            **window,
+        )
 
     # The Registry port
 

@@ -116,7 +116,7 @@ def test_histograms_of_one_salt_are_added_up_whatever_the_order_of_labels_and_bo
 
 
 def test_a_pod_that_counts_nothing_yet_has_empty_counts() -> None:
-    assert pod_metrics("") == PodMetrics()
+    assert pod_metrics("") == PodMetrics(split_version=0)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ OUTCOMES = {
     ("stable", "bad"): "stable_bad",
 }
 GAUGES = {
+    "modelramp_split_version": "split_version",
     "modelramp_traffic_generation": "generation",
     "modelramp_traffic_weight": "weight",
     "process_start_time_seconds": "started",
@@ -36,7 +37,7 @@ GAUGES = {
     "modelramp_bad_window_sum": "bad_sum",
     "modelramp_bad_window_squares": "bad_squares",
 }
-WHOLE = frozenset({"generation", "weight"})
+WHOLE = frozenset({"split_version", "generation", "weight"})
 LE = re.compile(r'[{,]le="([^"]*)"')
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 
@@ -55,6 +56,7 @@ def pod_metrics(text: str) -> PodMetrics:
         field = OUTCOMES.get((sample.labels.get("side", ""), sample.labels.get("outcome", "")), "")
         if field:
             splits[sample.labels.get("salt", "")][field] += int(value)
+    gauges.setdefault("split_version", 1 if "generation" in gauges else 0)  # it was not told with the first format
     for (salt, side), histogram in _service_times(lines).items():
         splits[salt][SERVICE[side]] = histogram
     return PodMetrics(splits={salt: SplitCounts(**fields) for salt, fields in splits.items()}, **gauges)  # type: ignore[arg-type]

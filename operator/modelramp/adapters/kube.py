@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from modelramp.adapters.kube_api import APPLY_PATCH, MERGE_PATCH, KubeApi, path_of
+from modelramp.adapters.kube_api import APPLY_PATCH, FIELD_MANAGER, MERGE_PATCH, KubeApi, path_of
 from modelramp.adapters.observe import OWNER, POD, observe
 from modelramp.domain.world import Event
 from modelramp.engine.echo import Echo
@@ -13,7 +13,6 @@ from modelramp.ports import Clock, ClusterError, Conflict, Key, Kind, Object, Ob
 
 logger = logging.getLogger(__name__)
 
-FIELD_MANAGER = "modelramp-operator"
 EVENT = Kind("v1", "Event")
 LONGEST_MESSAGE = 1024  # the API server's limit for an Event
 

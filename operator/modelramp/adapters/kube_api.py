@@ -23,6 +23,7 @@ WRITE_SECONDS = 4.0  # shorter than the time between a lease that is not renewed
 READ_ATTEMPTS = 3
 RETRIED = frozenset({429, 500, 502, 503, 504})
 
+FIELD_MANAGER = "modelramp-operator"
 APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}

@@ -6,14 +6,15 @@ leaves, and they are adopted. Pods are reached through ReplicaSets, of which onl
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from modelramp.adapters import translate
+from modelramp.adapters import other_services, translate
 from modelramp.adapters.kube_api import METADATA_LIST, KubeApi, path_of
 from modelramp.adapters.translate import DEPLOYMENT, SERVICE
 from modelramp.api import API_VERSION, KIND, PLURAL
 from modelramp.desired.meta import MANAGED_BY, NAME_LABEL
+from modelramp.domain.world import World
 from modelramp.ports import CHILD_KINDS, Key, Kind, Object, Observation
 
 OWNER = Kind(API_VERSION, KIND)
@@ -29,18 +30,36 @@ async def observe(api: KubeApi, key: Key) -> Observation:
         asyncio.gather(api.find(path_of(OWNER, *key)), api.find(path_of(SERVICE, *key))),
         asyncio.gather(*(_labelled(api, kind, key) for kind in kinds)),
     )
-    if owner is None:
-        return Observation(owner=None)
-    uid = owner["metadata"]["uid"]
     found = dict(zip(kinds, lists, strict=True))
+    services = await _others(api, key, owner, found)
+    others = tuple(other_services.other_service(service, key.name) for service in services)
+    if owner is None:
+        return Observation(owner=None, world=World(services=others), services=services)
+    uid = owner["metadata"]["uid"]
     children = {kind: [child for child in found[kind] if _is_child(child, uid)] for kind in CHILD_KINDS}
     replica_sets = _controlled(found[REPLICA_SET], children[DEPLOYMENT])
     pods = _controlled(found[POD], replica_sets)
     return Observation(
         owner=owner,
-        world=replace(translate.world(key.name, children, pods), foreign=_foreign(namesake, children[SERVICE])),
+        world=replace(
+            translate.world(key.name, children, pods), foreign=_foreign(namesake, children[SERVICE]), services=others
+        ),
         children=children,
+        services=services,
     )
+
+
+async def _others(api: KubeApi, key: Key, owner: Object | None, found: Mapping[Kind, Sequence[Object]]) -> list[Object]:
+    """Services that are to be taken over, or have been; none where the owner goes and its pods stay."""
+    going = owner is None or "deletionTimestamp" in owner["metadata"]
+    if going and other_services.stays(owner, found[DEPLOYMENT]):
+        return []
+    services = [service for service in found[SERVICE] if other_services.is_taken(service, key.name)]
+    wanted = "" if going else other_services.wanted(owner)
+    if wanted and all(service["metadata"]["name"] != wanted for service in services):
+        named = await api.find(path_of(SERVICE, key.namespace, wanted))
+        services += [named] if named else []
+    return services
 
 
 async def all_owners(api: KubeApi, namespaces: Sequence[str]) -> AsyncIterator[Object]:

@@ -255,9 +255,20 @@ class MainService(ApiModel):
     annotations: dict[str, str] | None = None
 
 
+class Stickiness(ApiModel):
+    """Requests that belong together go to the same side for a whole attempt."""
+
+    header: str = Field(
+        pattern="^[A-Za-z0-9-]+$",
+        max_length=63,
+        description="Request header whose value keeps requests together; those without it are dealt one by one.",
+    )
+
+
 class Traffic(ApiModel):
     router: RouterKind = RouterKind.RELAY
     service: MainService = MainService()
+    stickiness: Stickiness | None = None
 
 
 class Spec(ApiModel):

@@ -82,6 +82,16 @@ class GuardStatus(ApiModel):
     state: Annotated[str, WithJsonSchema({"type": "string"})] = Field("", description="The test's own memory.")
 
 
+class AdoptedService(ApiModel):
+    """A Service that existed before and is taken over, with its name and its clients."""
+
+    name: str
+    since: Time | None = Field(None, description="Since when; absent: not yet.")
+    reason: str = Field("", description="Why not yet.")
+    message: str = ""
+    contested_at: Time | None = Field(None, description="When somebody else last changed its selector.")
+
+
 class AbortStatus(ApiModel):
     """Why a candidate is being taken back, and whether it may be tried again."""
 
@@ -124,6 +134,7 @@ class CandidateStatus(ApiModel):
     floor: int = Field(0, description="Stable pods at least, under an autoscaler: they carry the whole load.")
     salt: str = Field("", description="Names the attempt in the pods' counters.")
     direct: bool = Field(False, description="A former stable: no steps and no analysis, but it must be ready.")
+    unsplit: bool = Field(False, description="Stable's servers know no split: promoted directly after its gates.")
     whole: bool = Field(False, description="Stable is down: sized for the whole load.")
     idle: Duration = Field(timedelta(0), description="Time in pauses and suspension; it counts for no deadline.")
     held_since: Time | None = Field(None, description="Since when a gate or a freeze window holds it.")
@@ -216,6 +227,7 @@ class Status(ApiModel):
     stable: StableStatus | None = None
     former: list[FormerStatus] = Field(default_factory=list)
     guard: GuardStatus | None = None
+    service: AdoptedService | None = None
     suspended_since: Time | None = None
     candidate: CandidateStatus | None = None
     phase: Phase = Phase.PENDING

@@ -15,6 +15,9 @@ SPLIT_ANNOTATION = f"{GROUP}/traffic"
 STATE_ANNOTATION = f"{GROUP}/state"
 REASON_ANNOTATION = f"{GROUP}/reason"
 MESSAGE_ANNOTATION = f"{GROUP}/message"
+ADOPT_ANNOTATION = f"{GROUP}/adopt-service"
+HOLDER_ANNOTATION = f"{GROUP}/adopted-by"
+BEFORE_ANNOTATION = f"{GROUP}/before-adoption"
 PORT = 8080
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from modelramp.api.spec import Spec
 from modelramp.api.status import Status
-from modelramp.desired import children
+from modelramp.desired import children, takeover
 from modelramp.desired.meta import Body, Owner
 from modelramp.desired.split import split
 from modelramp.domain.traffic import candidate_size, full_size, salt
@@ -16,11 +16,13 @@ from modelramp.domain.world import Pod, Revision, World
 @dataclass(frozen=True)
 class Desired:
     """`objects`: bodies for server-side apply, in the order to apply them. `sizes`: replicas by revision, where the
-    operator (not an autoscaler) decides. `splits`: the annotation wanted, by pod name."""
+    operator (not an autoscaler) decides. `splits`: the annotation wanted, by pod name. `returned`: bodies of what is
+    given back, applied as they are."""
 
     objects: tuple[Body, ...]
     sizes: Mapping[str, int]
     splits: Mapping[str, str]
+    returned: tuple[Body, ...] = ()
 
 
 def project(
@@ -34,11 +36,14 @@ def project(
     stable = status.stable.revision if status.stable else None
     if stable:
         objects.append(children.main_service(owner, stable, spec.traffic.service))
+        objects += takeover.taken(owner, status, world.services)
         if spec.scaling.autoscaled:
             objects.append(children.autoscaler(owner, stable, spec.scaling, full_size(spec, status)))
         if spec.scaling.base_size > 1:
             objects.append(children.disruption_budget(owner, stable))
-    return Desired(tuple(objects), sizes(spec, status), splits(owner, status, world, ttl))
+    kept = status.service.name if status.service else None
+    returned = takeover.returned(owner.namespace, world.services, kept)
+    return Desired(tuple(objects), sizes(spec, status), splits(owner, spec, status, world, ttl), tuple(returned))
 
 
 def running_revisions(status: Status) -> list[str]:
@@ -80,14 +85,20 @@ def sizes(spec: Spec, status: Status) -> dict[str, int]:
     return wanted
 
 
-def splits(owner: Owner, status: Status, world: World, ttl: timedelta) -> dict[str, str]:
+def splits(owner: Owner, spec: Spec, status: Status, world: World, ttl: timedelta) -> dict[str, str]:
     """Stable's pods carry the split while a rollout has traffic; demoted ones hand over; a former stable that comes
-    back stops handing over."""
+    back stops handing over.
+
+    A pod that is born meanwhile gets it once it is ready: a split that its server found at its start would be an old
+    one to it (docs/contract.md), and it would wait for the next generation.
+    """
     wanted: dict[str, str] = {}
     traffic, candidate, stable = status.traffic, status.candidate, status.stable
     if stable and candidate and status.step:
-        value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl)
-        wanted |= {pod.name: value for pod in world.pods_of(stable.revision)}
+        stickiness = spec.traffic.stickiness
+        header = stickiness.header if stickiness else None
+        value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl, header)
+        wanted |= {pod.name: value for pod in world.pods_of(stable.revision) if pod.ready or pod.split}
     if stable:
         for drain in status.draining:
             value = split(drain.generation, stable.revision, 100, salt(owner.uid, stable.revision, 0), None)

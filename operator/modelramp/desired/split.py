@@ -2,21 +2,23 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 
-VERSION = 1
+from modelramp.domain.traffic import SPLIT_VERSION
 
 
-def split(generation: int, revision: str, weight: int, salt: str, ttl: timedelta | None) -> str:
-    """``ttl=None`` with weight 100 is hand-over: it never expires."""
-    seconds = None if ttl is None else round(ttl.total_seconds())
-    return json.dumps(
-        {
-            "v": VERSION,
-            "generation": generation,
-            "revision": revision,
-            "weight": weight,
-            "salt": salt,
-            "ttl": seconds,
-        },
-        separators=(",", ":"),
-    )
+def split(
+    generation: int, revision: str, weight: int, salt: str, ttl: timedelta | None, header: str | None = None
+) -> str:
+    """``ttl=None`` with weight 100 is hand-over: it never expires. ``header`` names what keeps requests together."""
+    value: dict[str, Any] = {
+        "v": SPLIT_VERSION,
+        "generation": generation,
+        "revision": revision,
+        "weight": weight,
+        "salt": salt,
+        "ttl": None if ttl is None else round(ttl.total_seconds()),
+    }
+    if header is not None:
+        value["header"] = header.lower()
+    return json.dumps(value, separators=(",", ":"))

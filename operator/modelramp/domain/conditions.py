@@ -76,7 +76,29 @@ def registry_unavailable(turn: Turn) -> Condition | None:
     return None
 
 
-ABNORMAL = (reconciling, stalled, rollout_progressing, degraded, registry_unavailable)
+def service_not_adopted(turn: Turn) -> Condition | None:
+    service = turn.status.service
+    if service is None or service.since is not None:
+        return None
+    return _condition(turn, "ServiceNotAdopted", service.reason, service.message)
+
+
+def service_contested(turn: Turn) -> Condition | None:
+    service = turn.status.service
+    if service is None or service.contested_at is None:
+        return None
+    return _condition(turn, "ServiceContested", "SelectorChanged", service.message)
+
+
+ABNORMAL = (
+    reconciling,
+    stalled,
+    rollout_progressing,
+    degraded,
+    registry_unavailable,
+    service_not_adopted,
+    service_contested,
+)
 
 
 def _still_standing(turn: Turn, wanted: list[Condition]) -> list[Condition]:

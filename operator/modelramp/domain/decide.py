@@ -6,7 +6,18 @@ phase wanted. So a kill between any two writes leads back to the same road.
 """
 
 from modelramp.api.status import Phase
-from modelramp.domain import admission, checks, commands, conditions, moves, phases, recall, rollback, traffic
+from modelramp.domain import (
+    admission,
+    checks,
+    commands,
+    conditions,
+    moves,
+    phases,
+    recall,
+    rollback,
+    takeover,
+    traffic,
+)
 from modelramp.domain.snapshot import Decision, Snapshot
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Resolved, Unreachable, Unresolved
@@ -39,6 +50,7 @@ def decide(snapshot: Snapshot) -> Decision:
     moves.account_for_holds(turn)
     moves.retire(turn)
     rollback.forget(turn)
+    takeover.take_over(turn)
     observed(turn)
     conditions.conclude(turn)
     return turn.decision()

@@ -195,6 +195,7 @@ def afresh(turn: Turn, phase: Phase) -> None:
         "idle": NO_TIME,
         "held_since": None,
         "obeyed": False,
+        "unsplit": False,
         "salt": salt(turn.snap.uid, it.revision, generation),
         "gates": [],
     }

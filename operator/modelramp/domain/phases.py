@@ -33,6 +33,7 @@ from modelramp.domain.promotion import hand_over, settle_as_stable
 from modelramp.domain.rollback import gone_bad
 from modelramp.domain.traffic import FULL, full_size, size_for, withdrawn
 from modelramp.domain.turn import Turn
+from modelramp.domain.unsplit import UNSUPPORTED, may_switch, straight_on, unsplit
 
 # Without a rollout
 
@@ -112,6 +113,8 @@ def ramping(turn: Turn) -> None:
         return
     if stable_is_down(turn):
         return stand_in(turn)
+    if unsplit(turn):
+        return straight_on(turn)
     steps, index = turn.snap.spec.rollout.steps, step_index(turn)
     if index == len(steps):
         return conclude(turn)
@@ -160,6 +163,8 @@ def promoting(turn: Turn) -> None:
         return stand_in(turn)
     if candidate.direct:
         return come_back(turn)
+    if unsplit(turn):
+        return commit(turn, UNSUPPORTED) if may_switch(turn) else None
     if judged_bad(turn) or not in_force(turn, FULL):
         return
     since = turn.status.step.in_force_since if turn.status.step else None

@@ -44,6 +44,7 @@ class Snapshot:
     commands: Sequence[Command] = ()
     policy: Policy = Policy()
     findings: Findings = field(default_factory=Findings)
+    adopts: str = ""  # name of the Service to take over
     standing: Standing = field(default_factory=Standing)
 
 

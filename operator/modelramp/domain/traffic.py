@@ -11,6 +11,7 @@ from modelramp.api.status import Phase, Status, TrafficStatus
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Pod
 
+SPLIT_VERSION = 1  # of the split's format: docs/contract.md
 FULL = 100
 RENEWALS_PER_TTL = 3
 POLL = timedelta(seconds=1)  # between two askings of the pods which generation they act on
@@ -49,14 +50,14 @@ def lapse(turn: Turn) -> None:
         turn.set(step=step.model_copy(update={"in_force_since": None}))
 
 
-def _ready_stable_pods(turn: Turn) -> list[Pod]:
+def ready_stable_pods(turn: Turn) -> list[Pod]:
     return [pod for pod in turn.world.pods_of(turn.stable_revision) if pod.ready]
 
 
 def acknowledged(turn: Turn) -> bool:
     """Every ready stable pod acts on the present weight, and there is one."""
     traffic = turn.status.traffic
-    ready = _ready_stable_pods(turn)
+    ready = ready_stable_pods(turn)
     return bool(ready) and all(
         pod.metrics is not None
         and pod.metrics.generation >= traffic.weight_generation
@@ -71,7 +72,7 @@ def withdrawn(turn: Turn) -> bool:
     A container that has restarted acts on no generation (0) until it hears a newer one: it hands over nothing either.
     """
     traffic = turn.status.traffic
-    ready = _ready_stable_pods(turn)
+    ready = ready_stable_pods(turn)
     said_so = all(
         pod.metrics is not None
         and pod.metrics.weight == 0

@@ -72,6 +72,7 @@ class SplitCounts:
 class PodMetrics:
     """What one pod's /metrics says. Counters are cumulative since its server started at ``started``."""
 
+    split_version: int = 1  # the newest format of the split that it reads; 0: none
     generation: int = 0
     weight: int = 0
     started: float = 0.0  # process_start_time_seconds
@@ -119,6 +120,31 @@ class Revision:
 
 
 @dataclass(frozen=True)
+class ServicePort:
+    port: int
+    protocol: str
+    target: int | str
+    application: str = ""  # appProtocol
+
+
+@dataclass(frozen=True)
+class OtherService:
+    """A Service that is no child: one that is to be taken over, or has been."""
+
+    name: str
+    type: str
+    headless: bool
+    selector: Mapping[str, str]
+    ports: tuple[ServicePort, ...]
+    controller: str = ""  # what owns it, as kind and name
+    holder: str = ""  # the ModelDeployment that has taken it over
+    taken: bool = False  # that is this one
+    before: str = ""  # what it was before, as recorded on it
+    selected: str = ""  # the revision that it selects, if that is one of ours
+    manager: str = ""  # the field manager, other than the operator, that owns the selector
+
+
+@dataclass(frozen=True)
 class World:
     """The children as observed. ``selected`` is the revision that the main Service selects."""
 
@@ -126,6 +152,7 @@ class World:
     workloads: Mapping[str, Workload] = field(default_factory=dict)
     pods: tuple[Pod, ...] = ()
     selected: str | None = None
+    services: tuple[OtherService, ...] = ()
     foreign: str = ""  # what stands where a child of ours should, and is somebody else's
 
     def pods_of(self, revision: str | None) -> tuple[Pod, ...]:

@@ -7,6 +7,7 @@ own (quantities), memory helps: what the last application made, without what oth
 
 import hashlib
 import json
+from collections.abc import Iterable, Set
 from typing import Any
 
 from modelramp.desired.meta import APPLIED_ANNOTATION, REVISION_LABEL, SPLIT_ANNOTATION, Owner
@@ -14,6 +15,7 @@ from modelramp.desired.project import Desired
 from modelramp.ports import Cluster, Key, Kind, Object, Observation
 
 DEPLOYMENT = Kind("apps/v1", "Deployment")
+SERVICE = Kind("v1", "Service")
 Child = tuple[Kind, str]
 
 
@@ -27,11 +29,19 @@ class Carrier:
     async def carry_out(self, owner: Owner, desired: Desired, seen: Observation) -> None:
         """In an order that is safe to be cut off at any point. Raises Conflict, ClusterError."""
         present = {(kind, name_of(child)): child for kind, children in seen.children.items() for child in children}
-        made = await self._apply(owner, desired, present)
+        taken = {(SERVICE, name_of(service)): service for service in seen.services}
+        made = await self._apply(owner, desired, present | taken)
+        await self.give_back(desired.returned)
         await self._size(owner, desired, made)
         for pod, split in desired.splits.items():
             await self._cluster.annotate_pod(Key(owner.namespace, pod), SPLIT_ANNOTATION, split)
-        await self._delete_leftovers(owner, made, present, seen.world.selected)
+        selected = {seen.world.selected, *(service.selected for service in seen.world.services)}
+        await self._delete_leftovers(owner, made, present, selected - {None, ""})
+
+    async def give_back(self, bodies: Iterable[Object]) -> None:
+        """What was taken over becomes what it was. Raises Conflict, ClusterError."""
+        for body in bodies:
+            await self._cluster.apply(body)
 
     def forget(self, uid: str) -> None:
         """The owner is gone."""
@@ -43,7 +53,7 @@ class Carrier:
             kind, name = Kind(body["apiVersion"], body["kind"]), name_of(body)
             memory, wanted = (owner.uid, kind, name), stamped(body)
             child = present.get((kind, name))
-            if child is None or not (stands(wanted, child) or self._applied.get(memory) == trace(wanted, child)):
+            if child is None or not (fits(wanted, child) or self._applied.get(memory) == trace(wanted, child)):
                 child = await self._cluster.apply(wanted)
                 self._applied[memory] = trace(wanted, child)
             made[kind, name] = child
@@ -57,13 +67,13 @@ class Carrier:
                 await self._cluster.scale(DEPLOYMENT, Key(owner.namespace, name), replicas)
 
     async def _delete_leftovers(
-        self, owner: Owner, made: dict[Child, Object], present: dict[Child, Object], selected: str | None
+        self, owner: Owner, made: dict[Child, Object], present: dict[Child, Object], selected: Set[str | None]
     ) -> None:
         for (kind, name), child in present.items():
             if (kind, name) in made or child["metadata"].get("deletionTimestamp"):
                 continue
-            if selected is not None and child["metadata"].get("labels", {}).get(REVISION_LABEL) == selected:
-                continue  # what the main Service was seen to select is never deleted
+            if child["metadata"].get("labels", {}).get(REVISION_LABEL) in selected:
+                continue  # what a Service with clients was seen to select is never deleted
             await self._cluster.delete(kind, Key(owner.namespace, name), child["metadata"]["uid"])
             self._applied.pop((owner.uid, kind, name), None)
 
@@ -77,6 +87,12 @@ def stamped(body: Object) -> Object:
     metadata = body["metadata"]
     annotations = {**metadata.get("annotations", {}), APPLIED_ANNOTATION: digest(body)}
     return {**body, "metadata": {**metadata, "annotations": annotations}}
+
+
+def fits(wanted: Object, found: Object) -> bool:
+    """Whether nothing is to be applied. A selector must be the very one: a key too many, and it selects nothing."""
+    selectors = [body.get("spec", {}).get("selector") for body in (wanted, found)]
+    return selectors[0] == selectors[1] and stands(wanted, found)
 
 
 def stands(wanted: Any, found: Any) -> bool:

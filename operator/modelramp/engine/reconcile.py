@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from modelramp.api import GROUP
 from modelramp.api.spec import Spec
 from modelramp.api.status import Phase, Status
-from modelramp.desired.meta import Owner
+from modelramp.desired.meta import ADOPT_ANNOTATION, Owner
 from modelramp.desired.project import project
+from modelramp.desired.takeover import returned
 from modelramp.desired.template import Rendering, pod_template
 from modelramp.domain import gates
 from modelramp.domain.decide import decide
@@ -74,6 +75,7 @@ class Reconciler:
         """Seconds after which to look again; None: when something happens. Raises Conflict, ClusterError."""
         seen = await self._cluster.observe(key)
         if seen.owner is None or seen.owner["metadata"].get("deletionTimestamp"):
+            await self._carrier.give_back(returned(key.namespace, seen.world.services))
             self._forget(key)
             return None
         try:
@@ -124,6 +126,7 @@ class Reconciler:
             target=target,
             commands=commands(metadata.get("annotations", {})),
             policy=self._config.policy,
+            adopts=metadata.get("annotations", {}).get(ADOPT_ANNOTATION, ""),
         )
 
     async def _persist(self, body: Object, before: Status, decision: Decision) -> None:
@@ -186,7 +189,7 @@ def commands(annotations: Mapping[str, str]) -> tuple[Command, ...]:
     return tuple(
         Command(name.removeprefix(VERBS_PREFIX), value)
         for name, value in sorted(annotations.items())
-        if name.startswith(VERBS_PREFIX)
+        if name.startswith(VERBS_PREFIX) and name != ADOPT_ANNOTATION
     )
 
 

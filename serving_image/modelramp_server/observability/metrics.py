@@ -72,6 +72,7 @@ class Metrics:
 
         self._info = gauge("modelramp_model_info", "1", "runtime", "device")
         self.generation = gauge("modelramp_traffic_generation", "Generation acted on; 0 none").labels(*self._own)
+        self.split_version = gauge("modelramp_split_version", "Newest split format it reads").labels(*self._own)
         self.weight = gauge("modelramp_traffic_weight", "Weight in force").labels(*self._own)
         self.relay_inflight = gauge("modelramp_relay_inflight", "Requests at the candidate").labels(*self._own)
         self.breaker_open = gauge("modelramp_relay_breaker_open", "1 while open").labels(*self._own)

@@ -4,9 +4,11 @@ Pure: the text and the time come from outside. A split is aged on this pod's own
 is first read, so that neither a wrong clock elsewhere nor a dead operator keeps traffic on a candidate.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+VERSION = 1  # the newest format that this server reads
 
 
 class UnreadableSplit(ValueError):
@@ -14,16 +16,20 @@ class UnreadableSplit(ValueError):
 
 
 class Split(BaseModel):
-    """Percent of inference requests (0 to 100) for a revision; `ttl` seconds, or None for hand-over."""
+    """Percent of inference requests (0 to 100) for a revision; `ttl` seconds, or None for hand-over.
+
+    Requests with the same value of `header` (lower case) go to the same side.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
-    v: Literal[1]
+    v: Annotated[int, Field(ge=1, le=VERSION)]
     generation: Annotated[int, Field(ge=1)]
     revision: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
     weight: Annotated[int, Field(ge=0, le=100)]
     salt: str
     ttl: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    header: Annotated[str, Field(pattern="^[a-z0-9-]{1,63}$")] | None = None
 
     @property
     def hand_over(self) -> bool:

@@ -12,7 +12,8 @@ from modelramp_server.relay.client import CandidateClient
 from modelramp_server.relay.outcomes import Outcome, judge_local
 from modelramp_server.relay.quantile import RecentP99
 from modelramp_server.relay.relay import Relay
-from modelramp_server.relay.split import Split, SplitState, UnreadableSplit, parse
+from modelramp_server.relay.split import VERSION, Split, SplitState, UnreadableSplit, parse
+from modelramp_server.relay.stickiness import is_candidates, key_of
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Traffic:
         self._stable_p99 = RecentP99()
         self._relay: tuple[str, Relay] | None = None
         self._dealer: tuple[str, Accumulator] | None = None
+        metrics.split_version.set(VERSION)
         metrics.generation.set_function(lambda: self._state.generation)
         metrics.weight.set_function(lambda: split.weight if (split := self.in_force()) else 0)
         metrics.relay_inflight.set_function(lambda: self._relay[1].inflight if self._relay else 0)
@@ -74,7 +76,7 @@ class Traffic:
             count: False for relayed requests: the sender counts them.
         """
         split = self.in_force() if relayable else None
-        if split is not None and self._deal(split):
+        if split is not None and self._deal(request, split):
             return await self._candidate(request, split)
         answer = await self._local.answer(request)
         outcome = judge_local(answer.status)
@@ -91,7 +93,11 @@ class Traffic:
         self._count("candidate", split.revision, split.salt, outcome, answer.service)
         return answer
 
-    def _deal(self, split: Split) -> bool:
+    def _deal(self, request: InferenceRequest, split: Split) -> bool:
+        """Whether it is the candidate's: by its key where it has one, else so that the share comes out exactly."""
+        key = key_of(request.headers, split.header.encode()) if split.header else b""
+        if key:
+            return is_candidates(split.salt, key, split.weight)
         if self._dealer is None or self._dealer[0] != split.salt:
             self._dealer = (split.salt, Accumulator(split.salt, self._pod))
         return self._dealer[1].deal(split.weight)

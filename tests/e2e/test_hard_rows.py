@@ -1,0 +1,233 @@
+"""The hard rows of the rollout's table, one after the other on one object, under traffic: no request fails in any.
+
+Each begins with version 1 serving and nothing under way; the last ends with version 2 promoted.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from examples.digits import stage as stages
+from examples.digits.kube import Body, documents, wait
+from examples.digits.names import NAMESPACE, OBJECT
+from examples.digits.stage import Stage
+from examples.digits.story import serves
+from modelramp.api.status import Phase, Status
+from tests.e2e.scene import NAME, QUICK, READY, Scene
+from tests.e2e.test_autoscaled import BUSY
+
+pytestmark = pytest.mark.timeout(900)
+RATE = 60.0
+LONG: Body = {**QUICK, "steps": [{"weight": 50, "hold": "10m"}]}
+# what lets a version pass that no client can ask: the gate on inputs would have caught it
+TRUSTING: Body = {**QUICK, "gates": {"inputs": "Any"}}
+# 5000 percent of 10m: nothing that these clients do asks for more pods
+CALM: Body = {
+    "type": "Resource",
+    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 5000}},
+}
+UNSTEADY, OWN_PORT, CLOSED_PORT = "unsteady", 5001, 5999
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_registry_of_its_own(stage: Stage, scene: Scene) -> Iterator[None]:
+    """The same MLflow at another port, which can be shut without a word to the other tests' objects."""
+    lead_to(stage, "http")
+    uri = stages.REGISTRIES["default"]["uri"].replace("5000", str(OWN_PORT))
+    stages.install(stage.kube, registries={**stages.REGISTRIES, UNSTEADY: {"uri": uri}})
+    stage.kube.await_deployment(stages.SYSTEM, stages.OPERATOR, 120)
+    scene.registry = UNSTEADY
+    yield
+    stages.install(stage.kube, registries=stages.REGISTRIES)
+    stage.kube.await_deployment(stages.SYSTEM, stages.OPERATOR, 120)
+    stage.kube.apply([mlflow_service()])
+
+
+def mlflow_service() -> Body:
+    found = documents(stages.HERE / "mlflow.yaml")
+    return next(body for body in found if body["kind"] == "Service")
+
+
+def lead_to(stage: Stage, target: str | int) -> None:
+    """Where the unsteady registry's port leads."""
+    service = mlflow_service()
+    service["spec"]["ports"].append({"name": UNSTEADY, "port": OWN_PORT, "targetPort": target})
+    stage.kube.apply([service], NAMESPACE)
+
+
+@pytest.fixture(scope="module")
+def broken(stage: Stage) -> dict[str, int]:
+    """Versions that only live requests show to be broken, registered now; by name."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.e2e.broken_models", stage.mlflow]
+    quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
+    done = subprocess.run(command, cwd=stages.ROOT, env=quiet, check=True, text=True, capture_output=True)
+    numbers: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return numbers
+
+
+def ramping(version: int) -> Callable[[Status], bool]:
+    """Its first weight is in force."""
+
+    def check(status: Status) -> bool:
+        mine = status.candidate is not None and status.candidate.version == version
+        return mine and status.phase is Phase.RAMPING and bool(status.step and status.step.in_force_since)
+
+    return check
+
+
+def rejected(version: int) -> Callable[[Status], bool]:
+    return lambda status: status.candidate is None and any(r.version == version for r in status.rejected)
+
+
+def back_to(version: int) -> Callable[[Status], bool]:
+    return lambda status: serves(version)(status) and status.reason == "Serving"
+
+
+def in_hand(version: int) -> Callable[[Status], bool]:
+    return lambda status: status.candidate is not None and status.candidate.version == version
+
+
+def stable(scene: Scene) -> str:
+    found = scene.status().stable
+    assert found is not None
+    return found.revision
+
+
+def candidate(scene: Scene) -> str:
+    found = scene.status().candidate
+    assert found is not None
+    return found.revision
+
+
+def replicas(scene: Scene, revision: str) -> int:
+    deployment = scene.kube.apps.read_namespaced_deployment(f"{OBJECT}-{revision}", scene.namespace)
+    return int(deployment.status.ready_replicas or 0)
+
+
+def test_an_alias_that_flaps_leaves_nothing_behind(scene: Scene) -> None:
+    scene.begin(1, LONG, replicas=2)
+    with scene.clients(RATE):
+        for _ in range(2):
+            scene.move(2)
+            scene.world.wait("version 2 in hand", READY, in_hand(2))
+            scene.move(1)
+            scene.world.wait("version 1 alone", READY, back_to(1))
+        scene.move(2)
+        scene.world.wait("version 2 at 50 %", READY, ramping(2))
+        scene.move(1)
+        scene.world.wait("version 1 alone", READY, back_to(1))
+        revision = stable(scene)
+        wait("the others' pods to go", 90, lambda: scene.all_pods() == scene.pods(revision))
+    assert scene.status().rejected == []
+    assert [action for action, _ in scene.history()].count("Promoted") == 1
+
+
+def test_evicted_pods_of_both_sides(scene: Scene) -> None:
+    with scene.clients(RATE):
+        scene.apply(LONG, replicas=2)
+        scene.move(2)
+        scene.world.wait("version 2 at 50 %", READY, ramping(2))
+        theirs, ours = candidate(scene), stable(scene)
+        before = scene.pods(theirs) | scene.pods(ours)
+        evict_all(scene, theirs)
+        wait("another of the candidate's", READY, lambda: replaced(scene, theirs, before, 1))
+        evict_all(scene, ours)
+        wait("others of stable's", READY, lambda: replaced(scene, ours, before, 2))
+        scene.world.wait("the weight in force again", READY, ramping(2))
+        shares = len(scene.world.answers)
+        wait("answers of both sides", 60, lambda: {a.version for a in scene.world.answers[shares:]} == {1, 2})
+        scene.move(1)
+        scene.world.wait("version 1 alone", READY, back_to(1))
+    assert scene.status().rejected == [], "an eviction is nobody's fault"
+
+
+def replaced(scene: Scene, revision: str, before: set[str], size: int) -> bool:
+    return replicas(scene, revision) == size and not scene.pods(revision) & before
+
+
+def evict_all(scene: Scene, revision: str) -> None:
+    """As a drain of their node does it: each again and again until its disruption budget allows it."""
+    chosen = f"{NAME},modelramp.dev/revision={revision}"
+    for pod in scene.kube.core.list_namespaced_pod(scene.namespace, label_selector=chosen).items:
+        metadata = client.V1ObjectMeta(name=pod.metadata.name, namespace=scene.namespace)
+        eviction = client.V1Eviction(metadata=metadata)
+        wait(f"the eviction of {pod.metadata.name}", READY, partial(evicted, scene, eviction), pause=1.0)
+
+
+def evicted(scene: Scene, eviction: Any) -> bool:
+    try:
+        scene.kube.core.create_namespaced_pod_eviction(eviction.metadata.name, scene.namespace, eviction)
+    except ApiException as error:
+        if error.status == 429:
+            return False
+        raise
+    return True
+
+
+def test_an_abort_at_full_load_just_after_the_autoscaler_went_up(scene: Scene) -> None:
+    stages.cluster("up", "--with", "metrics-server")
+    with scene.clients(RATE):
+        scene.apply(LONG, minReplicas=2, maxReplicas=4, metrics=[CALM])
+        scene.move(2)
+        scene.world.wait("version 2 at 50 %", READY, ramping(2))
+        ours, theirs = stable(scene), candidate(scene)
+        scene.apply(LONG, minReplicas=2, maxReplicas=4, metrics=[BUSY])
+        scene.world.wait("four pods at least", READY + 120, lambda s: bool(s.candidate and s.candidate.floor == 4))
+        scene.command("abort", theirs)
+        scene.world.wait("version 2 rejected", READY, rejected(2))
+        wait("the candidate's pods to go", 90, lambda: not scene.pods(theirs))
+        assert replicas(scene, ours) >= 2
+        begun = len(scene.world.answers)
+        wait("answers after the abort", 60, lambda: len(scene.world.answers) > begun + 5 * RATE)
+        assert {answer.version for answer in scene.world.answers[begun:]} == {1}
+        scene.apply(QUICK, replicas=2)
+    assert [r.reason for r in scene.status().rejected] == ["AbortCommanded"]
+
+
+@pytest.mark.parametrize("name", ["hanging", "renamed"])
+def test_a_candidate_that(scene: Scene, broken: dict[str, int], name: str) -> None:
+    """hanging: never answers a real image. renamed: answers 4xx to every client, since its input has another name."""
+    version = broken[name]
+    with scene.clients(RATE):
+        scene.apply(TRUSTING, replicas=2)
+        scene.move(version)
+        scene.world.wait(f"version {version} rejected", READY + 120, rejected(version))
+        begun = time.time()
+        wait("answers of version 1 alone", 60, lambda: scene.world.answers[-1].sent > begun + 3)
+        assert {a.version for a in scene.world.answers if a.sent > begun + 1} == {1}
+    reasons = {r.version: r.reason for r in scene.status().rejected}
+    assert reasons[version] == "AnalysisFailed"
+    nets = {a.net for a in scene.world.answers if a.net}
+    assert nets & ({"slow", "status"} if name == "hanging" else {"disagrees"})
+
+
+def test_the_registry_goes_down_in_the_middle(scene: Scene, stage: Stage) -> None:
+    revision = next(r.revision for r in scene.status().rejected if r.version == 2)
+    with scene.clients(RATE):
+        scene.apply({**QUICK, "steps": [{"weight": 10, "hold": "3s"}, {"weight": 50, "hold": "60s"}]}, replicas=2)
+        scene.command("retry", revision)
+        scene.world.wait("the rejection lifted", READY, lambda s: all(r.version != 2 for r in s.rejected))
+        scene.move(2)
+        scene.world.wait("version 2 at its first weight", READY, ramping(2))
+        lead_to(stage, CLOSED_PORT)
+        try:
+            scene.world.wait("the outage seen", READY, unavailable)
+            promoted = scene.world.wait("version 2 promoted", READY + 60, serves(2))
+            assert unavailable(promoted), "without the registry"
+        finally:
+            lead_to(stage, "http")
+        scene.world.wait("the registry back", READY, lambda s: not unavailable(s))
+    assert stable(scene) == revision
+
+
+def unavailable(status: Status) -> bool:
+    return any(condition.type == "RegistryUnavailable" for condition in status.conditions)

@@ -1,0 +1,138 @@
+"""Who gets which split in a rollout: sticky ones, pods born in the middle, and servers that know no split."""
+
+import json
+from typing import Any
+
+from modelramp.desired.split import split
+from tests.unit.simulation import SPEC, Operator, SimulatedWorld, run, serves, serving, spec, until
+
+QUICK: dict[str, Any] = {"steps": [{"weight": 10, "hold": "10s"}, {"weight": 50, "hold": "10s"}]}
+
+
+def at(weight: int) -> Any:
+    """The weight is in force."""
+    return lambda status: (status.get("step") or {}).get("inForceSince") and status["traffic"]["weight"] == weight
+
+
+def stable_pods(world: SimulatedWorld) -> list[Any]:
+    return [pod for pod in world.pods.values() if pod.revision == world.status["stable"]["revision"]]
+
+
+async def test_a_sticky_split_names_its_header_in_lower_case() -> None:
+    world, operator = await serving({**SPEC, "traffic": {"stickiness": {"header": "X-User"}}})
+    await until(world, operator, at(10))
+    splits = [json.loads(pod.split) for pod in stable_pods(world)]
+    assert [s["header"] for s in splits] == ["x-user"] * 2
+    salt = splits[0]["salt"]
+    await until(world, operator, at(50))
+    assert {json.loads(pod.split)["salt"] for pod in stable_pods(world)} == {salt}, "one attempt, one salt"
+
+
+def test_a_split_without_stickiness_is_written_as_ever() -> None:
+    assert "header" not in json.loads(split(1, "aaaaaaaa", 10, "s", None))
+
+
+async def test_a_stable_pod_born_in_mid_ramp_takes_part_as_soon_as_it_is_ready() -> None:
+    world, operator = await serving(spec(steps=[{"weight": 10, "hold": "10m"}]))
+    await until(world, operator, at(10))
+    world.edit(scaling={"replicas": 3})
+    await until(world, operator, lambda _: len(stable_pods(world)) == 3)
+    born = max(stable_pods(world), key=lambda pod: pod.born)
+    await until(world, operator, lambda _: world.ready(born))
+    assert born.weight == 0, "it is ready before it has heard of a weight"
+    generation = world.status["traffic"]["generation"]
+    await run(world, operator, 2)
+    assert (born.weight, born.generation) == (10, generation), "without waiting for the next renewal"
+
+
+async def test_a_stable_pod_born_before_the_weight_is_in_force_is_waited_for() -> None:
+    world, operator = await serving(SPEC)
+    deaf = stable_pods(world)[0]
+    deaf.found = 10**6  # its container has just begun anew: it obeys nothing that it found
+    await until(world, operator, lambda s: s["traffic"]["weight"] == 10)
+    await run(world, operator, 5)
+    assert world.status["reason"] == "Splitting"
+    deaf.found = 0
+    await until(world, operator, at(10))
+
+
+async def unsplit(steps: list[dict[str, Any]] | None = None) -> tuple[SimulatedWorld, Operator]:
+    """Version 1 is of an image that knows no split; version 2 is asked for."""
+    world = SimulatedWorld(spec(**({"steps": steps} if steps else {})))
+    operator = Operator(world)
+    await until(world, operator, serves(1))
+    for pod in world.pods.values():
+        pod.split_version = 0
+    world.aliases["prod"] = 2
+    return world, operator
+
+
+def told(world: SimulatedWorld) -> list[str]:
+    return [event.reason for event in world.events]
+
+
+async def test_servers_that_know_no_split_are_replaced_directly() -> None:
+    world, operator = await unsplit()
+    await until(world, operator, serves(2))
+    await run(world, operator, 30)
+    assert told(world).count("SplitUnsupported") == 1
+    assert world.status["history"][-1]["reason"] == "SplitUnsupported"
+    assert {p.version for p in world.pods.values()} == {2}
+    world.aliases["prod"] = 3
+    await until(world, operator, at(10))
+
+
+async def test_gates_and_pauses_hold_all_the_same() -> None:
+    steps = [{"weight": 10, "hold": "10s"}, {"pause": {}}, {"weight": 50, "hold": "10s"}]
+    world, operator = await unsplit(steps)
+    await until(world, operator, lambda s: s["reason"] == "PauseStep")
+    await run(world, operator, 30)
+    assert (world.status["reason"], world.status["stable"]["version"]) == ("PauseStep", 1)
+    assert world.status["traffic"]["weight"] == 0
+    world.command("resume", f"{world.status['candidate']['revision']}#1")
+    await until(world, operator, serves(2))
+
+
+async def test_full_size_is_waited_for() -> None:
+    world, operator = await unsplit()
+    await until(world, operator, lambda s: s["phase"] == "Promoting")
+    while world.status["phase"] == "Promoting":
+        ready = sum(world.ready(pod) for pod in world.pods.values() if pod.version == 2)
+        await operator.step()
+        world.tick(0.5)
+    assert serves(2)(world.status) and ready == 2
+
+
+async def test_a_pod_that_is_not_heard_is_not_taken_for_one_that_knows_no_split() -> None:
+    world, operator = await serving(spec(progressDeadline="10m"))
+    world.deaf = True
+    await until(world, operator, lambda s: s["phase"] == "Ramping")
+    await run(world, operator, 60)
+    assert world.status["reason"] == "Splitting" and "SplitUnsupported" not in told(world)
+    assert not world.status["candidate"].get("unsplit")
+
+
+async def test_it_is_remembered_by_a_new_operator_and_asked_anew_in_a_new_attempt() -> None:
+    world, operator = await unsplit([{"pause": {}}, {"weight": 10, "hold": "10s"}, {"pause": {}}])
+    await until(world, operator, lambda s: s["reason"] == "PauseStep")
+    world.command("resume", f"{world.status['candidate']['revision']}#1")
+    await until(world, operator, lambda s: (s.get("candidate") or {}).get("unsplit"))
+    for pod in stable_pods(world):
+        pod.split_version = 1
+    await until(world, Operator(world), lambda s: s["reason"] == "PauseStep")
+    assert told(world).count("SplitUnsupported") == 1
+    world.command("abort", f"{world.status['candidate']['revision']}#1")
+    await until(world, operator, lambda s: s["phase"] == "Stable")
+    revision = world.status["rejected"][0]["revision"]
+    world.command("retry", f"{revision}#1")
+    await until(world, operator, lambda s: s["reason"] == "PauseStep")
+    world.command("resume", f"{revision}#2")
+    await until(world, operator, at(10))
+
+
+async def test_a_command_to_promote_comes_to_the_same() -> None:
+    world, operator = await unsplit([{"pause": {}}, {"weight": 10, "hold": "10s"}])
+    await until(world, operator, lambda s: s["reason"] == "PauseStep")
+    world.command("promote", f"{world.status['candidate']['revision']}#1")
+    await until(world, operator, serves(2))
+    assert "SplitUnsupported" in told(world)
