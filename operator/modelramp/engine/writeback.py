@@ -36,7 +36,8 @@ class WriteBack:
         self._adapters = adapters
         self._may_write = may_write
         self._count = count
-        self._queue = queue or WorkQueue(asyncio.get_running_loop(), FIRST_BACK_OFF, LONGEST_BACK_OFF)
+        loop = asyncio.get_running_loop()
+        self._queue = WorkQueue(loop, FIRST_BACK_OFF, LONGEST_BACK_OFF) if queue is None else queue
         self._wanted: dict[Key, dict[ModelVersion, Mark]] = {}
         self._touched: dict[Key, set[str]] = {}
 
