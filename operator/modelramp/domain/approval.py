@@ -1,7 +1,7 @@
 """Pauses among the steps: those that a person or the time may end, and those that only an approval ends."""
 
 from modelramp.api.spec import Pause
-from modelramp.api.status import Status
+from modelramp.api.status import Phase, Status
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Approval
 
@@ -28,10 +28,11 @@ def why_not(status: Status, given: Approval) -> str:
         return "there is no candidate"
     if (candidate.revision, candidate.attempt) != (given.revision, given.attempt):
         return f"the candidate is revision {candidate.revision}, attempt {candidate.attempt}"
-    if candidate.pause is None or candidate.pause.reason != APPROVAL:
+    paused = candidate.pause if status.phase is Phase.PAUSED else None
+    if paused is None or paused.reason != APPROVAL:
         return f"the candidate does not wait for an approval: {status.phase}, {status.reason}"
-    if candidate.pause.message != why(Pause(approval=given.name))[1]:
-        return f"the candidate {candidate.pause.message}"
+    if paused.message != why(Pause(approval=given.name))[1]:
+        return f"the candidate {paused.message}"
     return ""
 
 
