@@ -30,7 +30,9 @@ async def recording(tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[st
 
     async def answer(request: web.Request) -> web.StreamResponse:
         seen.append(request.headers.get("Authorization"))
-        return web.json_response({})
+        answer = web.json_response({})
+        answer.force_close()  # MLflow's sessions last as long as the process
+        return answer
 
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", answer)

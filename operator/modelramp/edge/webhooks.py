@@ -18,7 +18,6 @@ from modelramp.engine.approvals import Approvals, Busy
 from modelramp.ports import Clock, Key
 
 MOST_BYTES = 64 * 1024
-AGAIN = {"Retry-After": "1", "Connection": "close"}  # by another connection it may reach the leader
 
 Nudge = Callable[[str], None]
 
@@ -82,7 +81,11 @@ class Webhooks:
                 status, text = 503, str(busy)
             except web.HTTPRequestEntityTooLarge:
                 status, text = 413, f"the body is larger than {MOST_BYTES} bytes"
-            return web.Response(status=status, text=f"{text}\n", headers=AGAIN if status == 503 else None)
+            response = web.Response(status=status, text=f"{text}\n")
+            if status == 503:
+                response.headers["Retry-After"] = "1"
+                response.force_close()  # by another connection it may reach the leader
+            return response
 
         return answer
 
