@@ -18,7 +18,7 @@ from modelramp.edge import signatures
 from modelramp.edge.webhooks import MOST_BYTES, Approver, Webhooks
 from modelramp.engine.approvals import Approvals, Busy
 from modelramp.ports import Key
-from tests.unit.simulation import KEY, SimulatedWorld, run
+from tests.unit.simulation import KEY, SPEC, Operator, SimulatedWorld, run, serves, until
 from tests.unit.test_approval import at_the_gate, revision
 
 BODY = b'{"entity": "model_version_alias", "action": "created"}'
@@ -200,6 +200,22 @@ async def test_an_approval_of_something_else_does_not_count(bench: Bench, change
     assert status == 409 and said in text
     await run(world, operator, 10)
     assert world.status["reason"] == "AwaitingApproval"
+
+
+async def test_nothing_is_approved_where_nothing_is_asked() -> None:
+    world = SimulatedWorld(SPEC)
+    operator = Operator(world)
+    await until(world, operator, serves(1))
+    offer = asyncio.create_task(operator.approvals.offer(KEY, Approval("clinic", "3f2a9c01", 1)))
+    await asyncio.sleep(0)
+    await operator.step()
+    assert await offer == "there is no candidate"
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda status: status["reason"] == "Holding")
+    offer = asyncio.create_task(operator.approvals.offer(KEY, Approval("clinic", revision(world), 1)))
+    await asyncio.sleep(0)
+    await operator.step()
+    assert await offer == "the candidate does not wait for an approval: Ramping, Holding"
 
 
 async def test_an_approver_approves_only_its_own_steps_and_namespaces(bench: Bench) -> None:
