@@ -55,6 +55,8 @@ async def test_a_nudge_wakes_the_poller_and_one_during_a_search_is_not_lost() ->
     registries.resolve(KEY, PROD)
     poller = asyncio.create_task(registries.run(3600.0))
     await woken.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)  # until the poller waits for the next hour
     world.gate.clear()
     woken.clear()
     world.reading.clear()

@@ -134,7 +134,7 @@ async def test_a_registry_that_refuses_holds_no_rollout_and_is_asked_again() -> 
     assert states(world) == {2: "stable"}
 
 
-async def test_the_queue_repeats_a_failed_write_later() -> None:
+async def test_the_queue_repeats_a_failed_write_later(caplog: pytest.LogCaptureFixture) -> None:
     world = SimulatedWorld(SPEC)
     writer = Writer(world)
     timers = FakeTimers()
@@ -145,6 +145,8 @@ async def test_the_queue_repeats_a_failed_write_later() -> None:
     await queue._run(await queue.get(), back.write)
     queue.done(KEY)
     assert len(queue) == 0
+    (line,) = caplog.records
+    assert "connection refused" in line.getMessage() and line.exc_info is None
     world.registry_up = True
     timers.advance(1)
     await back.write(await queue.get())
@@ -199,6 +201,29 @@ async def test_a_deletion_while_tags_are_written_is_not_forgotten() -> None:
     assert states(world) == {1: "stable"}
     await writer.work()
     assert states(world) == {}
+
+
+async def test_an_object_made_anew_while_its_tags_go_gets_its_own() -> None:
+    world, writer, _ = start()
+    named = await world.version("digits", 1)
+    assert named is not None
+    wanted = {named: Mark(State.STABLE, NOON)}
+    writer.write_back.note(KEY, wanted)
+    await writer.work()
+    writer.write_back.gone(KEY)
+    key = await writer.queue.get()
+    write = world.set_tags
+
+    async def made_meanwhile(*args: Any) -> None:
+        await write(*args)
+        writer.write_back.note(KEY, wanted)
+
+    world.set_tags = made_meanwhile  # type: ignore[method-assign]
+    await writer.write_back.write(key)
+    writer.queue.done(key)
+    assert states(world) == {}
+    await writer.work()
+    assert states(world) == {1: "stable"}
 
 
 async def test_who_does_not_lead_any_more_writes_nothing() -> None:

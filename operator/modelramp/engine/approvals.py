@@ -66,7 +66,7 @@ class Approvals:
         if offer is None or offer.answer.done():
             return
         taken = any(entry.message == words(offer.approval) for entry in recorded(before, decision.status))
-        refused = why_not(before, offer.approval) or why_not(decision.status, offer.approval)
+        refused = why_not(decision.status, offer.approval)
         if taken or refused:
             offer.answer.set_result("" if taken else refused)
 
