@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 from modelramp.adapters.clock import SystemClock
+from modelramp.adapters.credentials import Credentials
 from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi
 from modelramp.adapters.lease import KubeLease
@@ -26,6 +27,7 @@ from modelramp.edge.handlers import Watch
 from modelramp.edge.metrics import Metrics
 from modelramp.edge.settings import (
     Environment,
+    RegistrySettings,
     Scrape,
     Settings,
     SettingsError,
@@ -33,12 +35,15 @@ from modelramp.edge.settings import (
     read_environment,
     read_settings,
 )
+from modelramp.edge.webhooks import Webhooks
+from modelramp.engine.approvals import Approvals
 from modelramp.engine.echo import Echo
 from modelramp.engine.fleet import Fleet
 from modelramp.engine.leader import Leader, LeaseLost
 from modelramp.engine.queue import WorkQueue
 from modelramp.engine.reconcile import EngineConfig, Reconciler, read_status
 from modelramp.engine.registries import Registries
+from modelramp.engine.writeback import WriteBack
 from modelramp.ports import ClusterError, Key, Observer
 
 logger = logging.getLogger("modelramp")
@@ -60,6 +65,10 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         vitals.require(queue.longest_running, health.STUCK_SECONDS, "a pass has been running for {:.0f} s")
         runner = await health.serve(vitals.application(), environment.health_host, environment.health_port)
         stack.push_async_callback(runner.cleanup)
+        webhooks = _webhooks(settings, clock)
+        if webhooks:
+            runner = await health.serve(webhooks.application(), environment.webhook_host, environment.webhook_port)
+            stack.push_async_callback(runner.cleanup)
         await await_resource(api)
 
         identity = environment.pod_name or f"{socket.gethostname()}-{secrets.token_hex(4)}"
@@ -69,7 +78,7 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         stack.push_async_callback(leader.release)
         metrics.leads()
 
-        adapters = {name: MlflowRegistry(name, r.uri) for name, r in settings.registries.items()}
+        adapters = {name: MlflowRegistry(name, r.uri, _credentials(r)) for name, r in settings.registries.items()}
         for adapter in adapters.values():
             stack.callback(adapter.close)
         configs = {name: registry.config() for name, registry in settings.registries.items()}
@@ -88,7 +97,12 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         notifiers = [Notifier(target, clock, metrics.notified) for target in _targets(settings)]
         observers: list[Observer] = [logs.DecisionLog(), metrics, *notifiers]
         scraper, prober = Scraper(fetch), PodProber(fetch)
-        reconciler = Reconciler(cluster, scraper, prober, registries, clock, config, observers, fleet)
+        write_back = WriteBack(configs, measured, leader.may_write, metrics.tagged)
+        approvals = Approvals(queue.add)
+        reconciler = Reconciler(
+            cluster, scraper, prober, registries, clock, config, observers, fleet, write_back, approvals
+        )
+        webhooks.lead(registries.nudge, approvals)
         watch = Watch(queue, echo, settings.watch_namespaces, kubeconfig())
 
         poll_interval = settings.poll_interval.total_seconds()
@@ -102,6 +116,7 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
             tasks.create_task(leader.resign_after(workers))
             tasks.create_task(watch.run(stop_on_signals))
             tasks.create_task(watch.resync())
+            tasks.create_task(write_back.run())
             for notifier in notifiers:
                 tasks.create_task(notifier.run())
 
@@ -123,6 +138,15 @@ async def _fill(fleet: Fleet, queue: WorkQueue, api: KubeApi, namespaces: Sequen
 
 def _targets(settings: Settings) -> list[Target]:
     return [Target(it.url, frozenset(it.events), it.secret_file) for it in settings.notifications]
+
+
+def _credentials(it: RegistrySettings) -> Credentials:
+    return Credentials(it.token_file, it.username_file, it.password_file, it.ca_file)
+
+
+def _webhooks(settings: Settings, clock: SystemClock) -> Webhooks:
+    registries = {name: it.webhook_secret_file for name, it in settings.registries.items() if it.webhook_secret_file}
+    return Webhooks(clock, registries, {name: it.approver() for name, it in settings.approvals.items()})
 
 
 async def _fetch(settings: Settings, api: KubeApi, stack: AsyncExitStack) -> Fetch:

@@ -119,6 +119,14 @@ class Registry(Protocol):
         """A version's tags as they stand now; none if there is no such version."""
         ...
 
+    async def marked(self, tag: str) -> Mapping[tuple[str, int], Mapping[str, str]]:
+        """The tags of all versions that have this one, by model and number."""
+        ...
+
+    async def set_tags(self, name: str, version: int, tags: Mapping[str, str | None]) -> None:
+        """Sets a version's tags one after the other, in their order; None removes one."""
+        ...
+
 
 class Metrics(Protocol):
     async def read(self, namespace: str, pods: Iterable[Pod]) -> Mapping[str, PodMetrics]:

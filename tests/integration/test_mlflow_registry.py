@@ -3,16 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 from aiohttp import web
+from mlflow import MlflowClient
 
 from modelramp.adapters import mlflow_registry
 from modelramp.adapters.clock import SystemClock
 from modelramp.adapters.mlflow_registry import MlflowRegistry
 from modelramp.api.spec import ModelRef
+from modelramp.desired.marks import Mark, State
 from modelramp.domain.world import Resolved
 from modelramp.engine.registries import Registries, RegistryConfig
+from modelramp.engine.writeback import WriteBack
 from modelramp.ports import Key, RegistryError
 from tests.integration.mlflow_server import MlflowServer, running
 
@@ -76,7 +80,7 @@ async def test_a_version_that_does_not_exist_is_none(registry: MlflowRegistry, n
 
 
 async def test_a_versions_metrics_are_its_runs_last_ones_and_its_tags_those_of_now(registry: MlflowRegistry) -> None:
-    client = registry._client
+    client = MlflowClient(registry._uri)
     run = client.create_run("0").info.run_id
     for step, value in enumerate((0.5, 0.87)):
         client.log_metric(run, "val_dice", value, step=step)
@@ -91,6 +95,45 @@ async def test_a_versions_metrics_are_its_runs_last_ones_and_its_tags_those_of_n
 async def test_a_version_without_a_run_has_no_metrics(registry: MlflowRegistry, name: str, number: int) -> None:
     assert await registry.metrics(name, number) == {}
     assert await registry.tags(name, number) == {}
+
+
+async def test_tags_are_written_found_again_and_removed(registry: MlflowRegistry, server: MlflowServer) -> None:
+    tag = "modelramp.shop.object-1.state"
+    assert await registry.marked(tag) == {}
+    await registry.set_tags("model-0001", 1, {"modelramp.shop.object-1.reason": None, tag: "stable"})
+    await registry.set_tags("model-0002", 1, {"other": "x", tag: "canary"})
+    await registry.set_tags("model-0003", 1, {"modelramp.shop.object-11.state": "stable"})
+    before = server.served()
+    assert await registry.marked(tag) == {
+        ("model-0001", 1): {tag: "stable"},
+        ("model-0002", 1): {tag: "canary", "other": "x"},
+    }
+    assert server.served() - before == 1
+    await registry.set_tags("model-0002", 1, {tag: None})
+    assert list(await registry.marked(tag)) == [("model-0001", 1)]
+    with pytest.raises(RegistryError, match=r"tags to version 99 of model 'model-0001': .*not found"):
+        await registry.set_tags("model-0001", 99, {tag: "stable"})
+
+
+async def test_what_became_of_a_version_is_written_once(registry: MlflowRegistry, server: MlflowServer) -> None:
+    configs, counted = {"default": RegistryConfig(server.uri, write=True)}, list[tuple[str, str]]()
+    found = await registry.version("model-0005", 1)
+    assert found is not None
+    wanted = {found: Mark(State.REJECTED, datetime(2026, 1, 1, tzinfo=UTC), "OOMKilled: killed")}
+    for _ in range(2):
+        back = WriteBack(configs, {"default": registry}, lambda: None, lambda *how: counted.append(how))
+        back.note(Key("shop", "object-5"), wanted)
+        await back.write(Key("shop", "object-5"))
+    assert counted == [("default", "written")]
+    prefix = "modelramp.shop.object-5."
+    assert await registry.tags("model-0005", 1) == {
+        f"{prefix}state": "rejected",
+        f"{prefix}time": "2026-01-01T00:00:00.000000Z",
+        f"{prefix}reason": "OOMKilled: killed",
+    }
+    back.gone(Key("shop", "object-5"))
+    await back.write(Key("shop", "object-5"))
+    assert await registry.tags("model-0005", 1) == {}
 
 
 @asynccontextmanager
@@ -135,6 +178,18 @@ async def test_an_answer_that_makes_no_sense_is_told_in_a_sentence(
             sentence = str(told.value)
             assert sentence.startswith("MLflow at http://127.0.0.1:")
             assert "secret" not in sentence and "\n" not in sentence and len(sentence) < 500
+        registry.close()
+
+
+@pytest.mark.parametrize("value", ["stable", None])
+async def test_a_registry_that_refuses_tags_says_so(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    async with answering(*RUBBISH["no rights"]) as uri:
+        registry = MlflowRegistry("default", uri)
+        with pytest.raises(RegistryError, match=r"tags to version 1 of model 'digits': .*not yours"):
+            await registry.set_tags("digits", 1, {"tag": value})
+        with pytest.raises(RegistryError, match=r"versions with the tag tag: .*not yours"):
+            await registry.marked("tag")
         registry.close()
 
 

@@ -33,9 +33,11 @@ from modelramp.domain.world import (
     Workload,
     World,
 )
+from modelramp.engine.approvals import Approvals
 from modelramp.engine.fleet import Fleet
 from modelramp.engine.reconcile import EngineConfig, Reconciler
 from modelramp.engine.registries import Registries, RegistryConfig
+from modelramp.engine.writeback import WriteBack
 from modelramp.ports import (
     Conflict,
     Key,
@@ -120,9 +122,13 @@ class SimulatedWorld:
         self.behaviours: dict[int, Behaviour] = {}
         self.aliases: dict[str, int] = {"prod": 1}
         self.models_born = 1000
+        self.registered = True
+        self.deleted_versions: set[int] = set()
         self.registry_up = True
         self.metrics_of: dict[int, dict[str, float]] = {}
         self.tags_of: dict[int, dict[str, str]] = {}
+        self.registry_writable = True
+        self.tag_writes: list[str] = []
         self.pods_reachable = True
         self.asked: list[str] = []  # of the registry and of pods, for the gates' sake
         self.writes: list[str] = []
@@ -421,10 +427,12 @@ class SimulatedWorld:
     async def search(self) -> Sequence[RegisteredModel]:
         if not self.registry_up:
             raise RegistryError("connection refused")
-        return [RegisteredModel("digits", dict(self.aliases), self.models_born)]
+        return [RegisteredModel("digits", dict(self.aliases), self.models_born)] if self.registered else []
 
     async def version(self, name: str, version: int) -> ModelVersion | None:
         created = self.models_born + version
+        if version in self.deleted_versions:
+            return None
         return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", created)
 
     async def metrics(self, name: str, version: int) -> Mapping[str, float]:
@@ -432,6 +440,22 @@ class SimulatedWorld:
 
     async def tags(self, name: str, version: int) -> Mapping[str, str]:
         return self._told(self.tags_of, "tags", version)
+
+    async def marked(self, tag: str) -> Mapping[tuple[str, int], Mapping[str, str]]:
+        self.asked.append(f"marked {tag}")
+        if not self.registry_up:
+            raise RegistryError("connection refused")
+        return {("digits", version): dict(tags) for version, tags in self.tags_of.items() if tag in tags}
+
+    async def set_tags(self, name: str, version: int, tags: Mapping[str, str | None]) -> None:
+        for tag, value in tags.items():
+            if not self.registry_writable:
+                raise RegistryError("no rights")
+            self.tag_writes.append(f"{version} {tag} {value}")
+            of = self.tags_of.setdefault(version, {})
+            of.pop(tag, None)
+            if value is not None:
+                of[tag] = value
 
     def _told(self, known: dict[int, dict[str, Value]], what: str, version: int) -> dict[str, Value]:
         self.asked.append(f"{what} {version}")
@@ -486,16 +510,26 @@ def revision(body: Object) -> Revision:
 class Operator:
     """One life of the operator's process: what it holds in memory is lost with it."""
 
-    def __init__(self, world: SimulatedWorld, observers: Sequence[Observer] = (), fleet: Fleet | None = None) -> None:
+    def __init__(
+        self,
+        world: SimulatedWorld,
+        observers: Sequence[Observer] = (),
+        fleet: Fleet | None = None,
+        configs: Mapping[str, RegistryConfig] | None = None,
+        write_back: WriteBack | None = None,
+    ) -> None:
         self.world = world
-        self.registries = Registries(
-            {"default": RegistryConfig("http://mlflow")}, {"default": world}, world, lambda _: None
-        )
+        self.approvals = Approvals()
+        configs = configs or {"default": RegistryConfig("http://mlflow")}
+        self.registries = Registries(configs, dict.fromkeys(configs, world), world, lambda _: None)
         config = EngineConfig("server:1")
-        self.reconciler = Reconciler(world, world, world, self.registries, world, config, observers, fleet)
+        self.reconciler = Reconciler(
+            world, world, world, self.registries, world, config, observers, fleet, write_back, self.approvals
+        )
 
     async def poll(self) -> None:
-        await self.registries._poll("default", 0.0)
+        for name in self.registries._configs:
+            await self.registries._poll(name, 0.0)
 
     async def step(self) -> float | None:
         """One pass, with a registry poll before it; a conflict is a pass that did nothing."""

@@ -136,6 +136,21 @@ async def test_a_registrys_errors_and_its_last_good_answer(metrics: Metrics) -> 
     assert lines(metrics, "modelramp_registry_staleness_seconds{")[0].endswith(" 0.0")
 
 
+async def test_tags_are_written_through_the_registry_that_is_measured(metrics: Metrics) -> None:
+    world = SimulatedWorld(SPEC)
+    registry = metrics.measured("default", world, world)
+    await registry.set_tags("digits", 1, {"state": "stable"})
+    assert await registry.marked("state") == {("digits", 1): {"state": "stable"}}
+    world.registry_writable = False
+    with pytest.raises(RegistryError):
+        await registry.set_tags("digits", 1, {"state": None})
+    assert lines(metrics, "modelramp_registry_errors_total{")[0].endswith(" 1.0")
+    metrics.tagged("default", "failed")
+    assert lines(metrics, "modelramp_registry_tag_writes_total{") == [
+        'modelramp_registry_tag_writes_total{outcome="failed",registry="default"} 1.0'
+    ]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "content_type", "what"),
     [

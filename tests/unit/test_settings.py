@@ -40,6 +40,22 @@ def test_a_registry_is_read_as_the_engine_wants_it(tmp_path: Path) -> None:
     assert settings.traffic_ttl == timedelta(seconds=45)
 
 
+def test_what_a_registry_may_and_who_may_approve_are_read(tmp_path: Path) -> None:
+    text = """
+        serverImage: i
+        registries:
+          eu: {uri: "http://r", write: true, tokenFile: /t, caFile: /ca, webhookSecretFile: /w}
+        approvals:
+          clinic: {secretFile: /c, namespaces: [team-*]}
+    """
+    settings = read(tmp_path, text)
+    registry = settings.registries["eu"]
+    assert registry.config().write and registry.webhook_secret_file == Path("/w")
+    approver = settings.approvals["clinic"].approver()
+    assert approver.may("team-a") and not approver.may("shop")
+    assert not read(tmp_path, "{serverImage: i, registries: {r: {uri: http://r}}}").registries["r"].config().write
+
+
 def test_limits_and_windows_are_read_as_the_engine_wants_them(tmp_path: Path) -> None:
     text = """
         serverImage: i
@@ -86,6 +102,12 @@ def test_what_the_chart_writes_by_default_can_be_read(tmp_path: Path) -> None:
         ("{serverImage: i, notifications: [{url: chat}]}", "notifications.0.url: String should match"),
         ("{serverImage: i, notifications: [{url: http://c, events: [promoted]}]}", "notifications.0.events.0: String"),
         ("{serverImage: i, notifications: [{url: http://c, events: []}]}", "notifications.0.events: Tuple should"),
+        ("{serverImage: i, registries: {r: {uri: http://r, passwordFile: /p}}}", "usernameFile and passwordFile go"),
+        (
+            "{serverImage: i, registries: {r: {uri: http://r, passwordFile: /p, usernameFile: /u, tokenFile: /t}}}",
+            "registries.r: Value error, set tokenFile, or usernameFile and passwordFile, not both",
+        ),
+        ("{serverImage: i, approvals: {clinic: {}}}", "approvals.clinic.secretFile: Field required"),
         ("{serverImage: [", "is not YAML"),
     ],
 )

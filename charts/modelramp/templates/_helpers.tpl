@@ -20,6 +20,7 @@ watchNamespaces: {{ .Values.watchNamespaces | toJson }}
 rollouts: {{ .Values.rollouts | toJson }}
 freezes: {{ .Values.freezes | toJson }}
 notifications: {{ .Values.notifications | toJson }}
+approvals: {{ .Values.approvals | toJson }}
 registries:
   {{- .Values.registries | toYaml | nindent 2 }}
 {{- end }}

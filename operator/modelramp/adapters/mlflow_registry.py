@@ -1,4 +1,5 @@
-"""The Registry port on MLflow, by its own client: it knows every way of authentication that users have.
+"""The Registry port on MLflow, by its own client: it knows every way of authentication that users have. Its stores are
+used directly, because they ask for credentials before each request, and each registry has its own.
 
 The client is synchronous, and patient by default (7 retries of 120 s each): here it runs in a few threads and gives up
 early, as the next poll asks again anyway. It is imported at the first call, in a thread: it takes seconds, a good part
@@ -9,12 +10,13 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
 
+from modelramp.adapters.credentials import Credentials
 from modelramp.domain.world import ModelVersion
 from modelramp.ports import RegisteredModel, RegistryError
 
@@ -40,9 +42,10 @@ T = TypeVar("T")
 class MlflowRegistry:
     """One registry, named as the administrator named it. ``uri`` may carry user and password; errors won't."""
 
-    def __init__(self, name: str, uri: str) -> None:
+    def __init__(self, name: str, uri: str, credentials: Credentials | None = None) -> None:
         self._name = name
         self._uri = uri
+        self._credentials = credentials or Credentials()
         self._shown = without_credentials(uri)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"mlflow-{name}")
 
@@ -59,31 +62,54 @@ class MlflowRegistry:
     async def tags(self, name: str, version: int) -> Mapping[str, str]:
         return await self._call(f"tags of version {version} of model {name!r}", lambda: self._tags(name, version))
 
+    async def marked(self, tag: str) -> Mapping[tuple[str, int], Mapping[str, str]]:
+        return await self._call(f"versions with the tag {tag}", lambda: self._marked(tag))
+
+    async def set_tags(self, name: str, version: int, tags: Mapping[str, str | None]) -> None:
+        what = f"tags to version {version} of model {name!r}"
+        await self._call(what, lambda: self._set_tags(name, str(version), tags))
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _call(self, what: str, call: Callable[[], T]) -> T:
         run = asyncio.get_running_loop().run_in_executor
         try:
-            await run(self._threads, lambda: self._client)
+            await run(self._threads, lambda: (self._models, self._runs))
             async with asyncio.timeout(CALL_SECONDS):
                 return await run(self._threads, call)
         except Exception as error:  # the client lets through whatever a strange answer makes its parser raise
             raise RegistryError(f"MLflow at {self._shown}: {what}: {self._cause(error)}") from error
 
     @cached_property
-    def _client(self) -> Any:
+    def _models(self) -> Any:
+        """MLflow's client of a model registry."""
         for name, value in LIMITS.items():
             os.environ.setdefault(name, value)
-        from mlflow.tracking.client import MlflowClient
+        from mlflow.store.model_registry.rest_store import RestStore
 
-        return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+        return RestStore(self._host_credentials)
+
+    @cached_property
+    def _runs(self) -> Any:
+        from mlflow.store.tracking.rest_store import RestStore
+
+        return RestStore(self._host_credentials)
+
+    def _host_credentials(self) -> Any:
+        """MLflow calls this before each request."""
+        from mlflow.utils.credentials import get_default_host_creds
+
+        found = get_default_host_creds(self._uri)
+        for name, value in self._credentials.read().items():
+            setattr(found, name, value)
+        return found
 
     def _search(self) -> list[RegisteredModel]:
         found: list[RegisteredModel] = []
         token = None
         for _ in range(MOST_PAGES):
-            page = self._client.search_registered_models(max_results=PAGE, page_token=token)
+            page = self._models.search_registered_models(max_results=PAGE, page_token=token)
             found += [_registered(model) for model in page]
             token = page.token
             if not token:
@@ -108,7 +134,7 @@ class MlflowRegistry:
         found = self._found(name, version)
         if found is None or not found.run_id:
             return {}
-        run = _unless_missing(lambda: self._client.get_run(found.run_id))
+        run = _unless_missing(lambda: self._runs.get_run(found.run_id))
         if run is not None and run.info.run_id != found.run_id:
             raise RegistryError("the answer is about something else")
         return {metric: float(value) for metric, value in run.data.metrics.items()} if run is not None else {}
@@ -117,9 +143,30 @@ class MlflowRegistry:
         found = self._found(name, version)
         return {str(tag): str(value) for tag, value in (found.tags or {}).items()} if found is not None else {}
 
+    def _marked(self, tag: str) -> dict[tuple[str, int], dict[str, str]]:
+        found: dict[tuple[str, int], dict[str, str]] = {}
+        token = None
+        for _ in range(MOST_PAGES):
+            having = f"tags.`{tag}` LIKE '%'"
+            page = self._models.search_model_versions(having, max_results=PAGE, page_token=token)
+            found |= {(it.name, int(it.version)): dict(it.tags) for it in page if tag in (it.tags or {})}
+            token = page.token
+            if not token:
+                return found
+        raise RegistryError(f"more than {MOST_PAGES * PAGE} versions with the tag {tag}")
+
+    def _set_tags(self, name: str, version: str, tags: Mapping[str, str | None]) -> None:
+        from mlflow.entities.model_registry import ModelVersionTag
+
+        for tag, value in tags.items():
+            if value is None:
+                _unless_missing(partial(self._models.delete_model_version_tag, name, version, tag))
+            else:
+                self._models.set_model_version_tag(name, version, ModelVersionTag(tag, value))
+
     def _found(self, name: str, version: int) -> Any:
         """MLflow's own ModelVersion, or None if it has none such."""
-        found = _unless_missing(lambda: self._client.get_model_version(name, str(version)))
+        found = _unless_missing(lambda: self._models.get_model_version(name, str(version)))
         if found is not None and (found.name, str(found.version)) != (name, str(version)):
             raise RegistryError("the answer is about something else")
         return found

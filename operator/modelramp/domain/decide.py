@@ -43,7 +43,7 @@ def decide(snapshot: Snapshot) -> Decision:
     traffic.lapse(turn)
     traffic.raise_floor(turn)
     checks.note_stable(turn)
-    if not suspended(turn) and not commands.obey(turn):
+    if not suspended(turn) and not commands.obey(turn) and not commands.approved(turn):
         PHASES[turn.status.phase](turn)
     if turn.status.phase in SPLIT_HELD and turn.status.traffic.weight:
         traffic.renew(turn)

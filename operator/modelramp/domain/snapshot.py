@@ -8,7 +8,7 @@ from modelramp.api.spec import Spec
 from modelramp.api.status import Status
 from modelramp.domain.findings import Findings
 from modelramp.domain.fleet import Standing
-from modelramp.domain.world import Command, Event, Resolution, World
+from modelramp.domain.world import Approval, Command, Event, Resolution, World
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Snapshot:
     resolution: Resolution
     target: Target | None
     commands: Sequence[Command] = ()
+    approval: Approval | None = None
     policy: Policy = Policy()
     findings: Findings = field(default_factory=Findings)
     adopts: str = ""  # name of the Service to take over

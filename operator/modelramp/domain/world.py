@@ -190,3 +190,12 @@ class Command:
     @property
     def revision(self) -> str:
         return self.value.partition("#")[0]
+
+
+@dataclass(frozen=True)
+class Approval:
+    """What another system approves, by a signed request: one attempt of one revision, at the step of that name."""
+
+    name: str
+    revision: str
+    attempt: int

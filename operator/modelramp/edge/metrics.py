@@ -45,6 +45,9 @@ class Metrics:
         self._notifications = self._counter(
             "modelramp_notifications", "Notifications by how they ended.", "host", "outcome"
         )
+        self._tagged = self._counter(
+            "modelramp_registry_tag_writes", "Model versions tagged, by how that ended.", "registry", "outcome"
+        )
         self._phases: dict[Key, str] = {}
 
     def leads(self) -> None:
@@ -55,6 +58,9 @@ class Metrics:
 
     def notified(self, host: str, outcome: str) -> None:
         self._notifications.labels(host, outcome).inc()
+
+    def tagged(self, registry: str, outcome: str) -> None:
+        self._tagged.labels(registry, outcome).inc()
 
     def decided(self, key: Key, before: Status, decision: Decision) -> None:
         after = decision.status
@@ -133,6 +139,12 @@ class MeasuredRegistry:
 
     async def tags(self, name: str, version: int) -> Mapping[str, str]:
         return await self._counted(self._inner.tags(name, version))
+
+    async def marked(self, tag: str) -> Mapping[tuple[str, int], Mapping[str, str]]:
+        return await self._counted(self._inner.marked(tag))
+
+    async def set_tags(self, name: str, version: int, tags: Mapping[str, str | None]) -> None:
+        await self._counted(self._inner.set_tags(name, version, tags))
 
     async def _counted(self, call: Awaitable[T]) -> T:
         try:

@@ -5,18 +5,19 @@ import os
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
 import yaml
 from cronsim import CronSim, CronSimError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modelramp.api.base import Duration, parse_duration
 from modelramp.domain.fleet import Limits
 from modelramp.domain.freeze import Freeze
+from modelramp.edge.webhooks import Approver
 from modelramp.engine.registries import RegistryConfig
 
 ENV_PREFIX = "MODELRAMP_"
@@ -50,9 +51,33 @@ class RegistrySettings(_FileModel):
     pod_uri: str | None = Field(None, description="The same as pods reach it, if that differs.")
     namespaces: tuple[str, ...] = Field(("*",), description="Globs of namespaces whose objects may use it.")
     models: tuple[str, ...] = Field(("*",), description="Globs of model names that they may use.")
+    write: bool = Field(False, description="Whether what becomes of a version is written into its tags.")
+    token_file: Path | None = Field(None, description="File with a token for it.")
+    username_file: Path | None = Field(None, description="Or files with a user name and a password.")
+    password_file: Path | None = None
+    ca_file: Path | None = Field(None, description="File with the authorities that sign its certificate.")
+    webhook_secret_file: Path | None = Field(None, description="File with the key that signs its webhooks.")
+
+    @model_validator(mode="after")
+    def _has_one_login(self) -> Self:
+        if (self.username_file is None) != (self.password_file is None):
+            raise ValueError("usernameFile and passwordFile go together")
+        if self.token_file and self.username_file:
+            raise ValueError("set tokenFile, or usernameFile and passwordFile, not both")
+        return self
 
     def config(self) -> RegistryConfig:
-        return RegistryConfig(self.uri, self.pod_uri, self.namespaces, self.models)
+        return RegistryConfig(self.uri, self.pod_uri, self.namespaces, self.models, self.write)
+
+
+class ApprovalSettings(_FileModel):
+    """A system that may end the pauses that wait for its approval, by a signed request."""
+
+    secret_file: Path = Field(description="File with the key that signs them.")
+    namespaces: tuple[str, ...] = Field(("*",), description="Globs of namespaces whose rollouts it may approve.")
+
+    def approver(self) -> Approver:
+        return Approver(self.secret_file, self.namespaces)
 
 
 class RolloutSettings(_FileModel):
@@ -115,6 +140,7 @@ class Settings(_FileModel):
     rollouts: RolloutSettings = RolloutSettings()
     freezes: tuple[FreezeSettings, ...] = ()
     notifications: tuple[NotificationSettings, ...] = ()
+    approvals: dict[str, ApprovalSettings] = Field(default_factory=dict)
     watch_namespaces: tuple[str, ...] = Field((), description="Namespaces to look after; none: all.")
     workers: int = Field(8, ge=1, le=64, description="Objects worked on at a time.")
     scrape: Scrape = Scrape.DIRECT
@@ -131,6 +157,8 @@ class Environment(BaseSettings):
     pod_name: str = Field("", description="Who holds the Lease. Empty: this host and a random word.")
     health_host: str = "0.0.0.0"
     health_port: int = Field(8081, ge=0, le=65535)
+    webhook_host: str = "0.0.0.0"
+    webhook_port: int = Field(8082, ge=0, le=65535)
 
     @property
     def lease_namespace(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from modelramp.engine.leader import LeaseLost
-from modelramp.ports import ClusterError, Conflict, Key
+from modelramp.ports import ClusterError, Conflict, Key, RegistryError
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class WorkQueue:
         except Conflict:
             self.add_rate_limited(key)
             logger.debug("changed since it was read; reading again", extra=named)
-        except ClusterError as error:
+        except (ClusterError, RegistryError) as error:
             delay = self.add_rate_limited(key)
             logger.warning("%s; trying again in %.2g s", error, delay, extra=named)
         except Exception:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from modelramp.api import GROUP
 from modelramp.api.spec import Spec
 from modelramp.api.status import Phase, Status
+from modelramp.desired.marks import marks
 from modelramp.desired.meta import ADOPT_ANNOTATION, Owner
 from modelramp.desired.project import project
 from modelramp.desired.takeover import returned
@@ -22,10 +23,12 @@ from modelramp.domain.decide import decide
 from modelramp.domain.revision import identity
 from modelramp.domain.snapshot import Decision, Policy, Snapshot, Target
 from modelramp.domain.world import Command, Event, Resolution, Resolved, Revision, World
+from modelramp.engine.approvals import Approvals
 from modelramp.engine.carry_out import Carrier
 from modelramp.engine.fleet import Fleet
 from modelramp.engine.inquiry import Inquiry
 from modelramp.engine.registries import Registries
+from modelramp.engine.writeback import WriteBack
 from modelramp.ports import Clock, Cluster, Key, Metrics, Object, Observation, Observer, Prober
 
 logger = logging.getLogger(__name__)
@@ -59,6 +62,8 @@ class Reconciler:
         config: EngineConfig,
         observers: Sequence[Observer] = (),
         fleet: Fleet | None = None,
+        write_back: WriteBack | None = None,
+        approvals: Approvals | None = None,
     ) -> None:
         self._cluster = cluster
         self._metrics = metrics
@@ -66,8 +71,10 @@ class Reconciler:
         self._inquiry = Inquiry(registries, prober)
         self._clock = clock
         self._config = config
-        self._observers = observers
         self._fleet = fleet or Fleet(clock)
+        self._write_back = write_back
+        self._approvals = approvals or Approvals()
+        self._observers = [*observers, self._approvals]
         self._carrier = Carrier(cluster)
         self._uids: dict[Key, str] = {}
 
@@ -93,11 +100,13 @@ class Reconciler:
         resolution = self._registries.resolve(key, spec.model)
         revisions = self._revisions(owner, spec, resolution, seen.world)
         world = await self._with_metrics(key, status, seen.world)
-        snapshot = self._snapshot(body, spec, status, world, resolution)
+        snapshot = replace(self._snapshot(body, spec, status, world, resolution), approval=self._approvals.offered(key))
         findings = await self._inquiry.ask(key.namespace, gates.questions(snapshot))
         decision = self._decide(key, replace(snapshot, findings=findings))
         await self._persist(body, status, decision)
         await self._tell(key, body, status, decision)
+        if self._write_back is not None:
+            self._write_back.note(key, marks(decision.status, revisions))
         ttl = self._config.policy.traffic_ttl
         desired = project(owner, spec, decision.status, revisions, world, ttl)
         await self._carrier.carry_out(owner, desired, seen)
@@ -167,6 +176,8 @@ class Reconciler:
             observer.gone(key)
         self._registries.forget(key)
         self._fleet.forget(key)
+        if self._write_back is not None:
+            self._write_back.gone(key)
         uid = self._uids.pop(key, None)
         if uid is not None:
             self._carrier.forget(uid)

@@ -16,6 +16,7 @@ from modelramp.ports import Clock, Key, RegisteredModel, Registry, RegistryError
 logger = logging.getLogger(__name__)
 
 FACT_SECONDS = 15.0  # passes in quick succession ask once
+NUDGE_SECONDS = 0.5  # at least between two searches, however often somebody says that something has changed
 
 Fact = TypeVar("Fact")
 
@@ -28,6 +29,7 @@ class RegistryConfig:
     pod_uri: str | None = None
     namespaces: tuple[str, ...] = ("*",)
     models: tuple[str, ...] = ("*",)
+    write: bool = False  # tags of versions
 
     def allows(self, namespace: str, model: str) -> bool:
         return any(fnmatchcase(namespace, glob) for glob in self.namespaces) and any(
@@ -41,7 +43,12 @@ class _View:
 
     models: Mapping[str, RegisteredModel] | None = None
     asked: float = float("-inf")
+    nudged: bool = False
     error: str | None = None
+
+    def due(self, interval: float) -> float:
+        """When it is to be asked again."""
+        return self.asked + (min(NUDGE_SECONDS, interval) if self.nudged else interval)
 
 
 class Registries:
@@ -74,6 +81,11 @@ class Registries:
             if self._answers[key] is None:
                 self._nudged.set()
         return self._answers[key]
+
+    def nudge(self, registry: str) -> None:
+        """Something may have changed there: it is asked at once, but not at each of many nudges."""
+        self._views[registry].nudged = True
+        self._nudged.set()
 
     def pod_uri(self, registry: str) -> str:
         """The registry's address as pods reach it."""
@@ -123,8 +135,8 @@ class Registries:
             self._nudged.clear()
             await asyncio.gather(*(self._poll(name, interval) for name in self._configs))
             self._moved = self._clock.monotonic()
-            asked = [view.asked for name, view in self._views.items() if self._wanted_of(name)]
-            due = min(asked, default=self._clock.monotonic()) + interval
+            dues = [view.due(interval) for name, view in self._views.items() if self._wanted_of(name)]
+            due = min(dues, default=self._clock.monotonic() + interval)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudged.wait(), max(due - self._clock.monotonic(), 0.0))
 
@@ -134,7 +146,7 @@ class Registries:
         if not wanted:
             return
         view = self._views[name]
-        if self._clock.monotonic() - view.asked >= interval:
+        if self._clock.monotonic() >= view.due(interval):
             await self._search(name, view)
         for key, ref in wanted.items():
             answer = await self._answer(name, view, key, ref)
@@ -147,7 +159,7 @@ class Registries:
         return {key: ref for key, ref in self._wanted.items() if ref.registry == name}
 
     async def _search(self, name: str, view: _View) -> None:
-        view.asked = self._clock.monotonic()
+        view.asked, view.nudged = self._clock.monotonic(), False
         try:
             models = await self._adapters[name].search()
         except RegistryError as error:
