@@ -63,6 +63,7 @@ async def test_every_example_is_taken(body: Object, admin: KubeApi, namespace: s
         ({"rollout": {"steps": [{"weight": 10, "pause": {}}]}}, "either a weight or a pause"),
         ({"rollout": {"steps": [{"pause": {}, "hold": "1m"}]}}, "hold belongs to a step with a weight"),
         ({"rollout": {"bake": "soon"}}, "spec.rollout.bake"),
+        ({"traffic": {"stickiness": {"header": "X User"}}}, "spec.traffic.stickiness.header"),
         ({"scaling": {"replicas": -1}}, "greater than or equal to 1"),
         ({"scaling": {"replicas": 2, "maxReplicas": 4}}, "either spec.scaling.replicas"),
         ({"scaling": {"minReplicas": 5, "maxReplicas": 4}}, "must not be above spec.scaling.maxReplicas"),

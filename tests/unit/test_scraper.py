@@ -115,6 +115,19 @@ def test_histograms_of_one_salt_are_added_up_whatever_the_order_of_labels_and_bo
     assert pod_metrics("\n".join(text)).splits["8f"].candidate_service == {0.1: 5, inf: 7}
 
 
+@pytest.mark.parametrize(
+    ("lines", "version"),
+    [
+        ([], 0),
+        (["modelramp_traffic_generation 3"], 1),
+        (["modelramp_traffic_generation 3", "modelramp_split_version 2"], 2),
+        (['python_info{version="3.11"} 1', "http_requests_total 7"], 0),
+    ],
+)
+def test_which_split_a_server_reads(lines: list[str], version: int) -> None:
+    assert pod_metrics("\n".join([*lines, ""])).split_version == version
+
+
 def test_a_pod_that_counts_nothing_yet_has_empty_counts() -> None:
     assert pod_metrics("") == PodMetrics(split_version=0)
 

@@ -1,10 +1,14 @@
 """Who gets which split in a rollout: sticky ones, pods born in the middle, and servers that know no split."""
 
 import json
+from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from modelramp.desired.split import split
-from tests.unit.simulation import SPEC, Operator, SimulatedWorld, run, serves, serving, spec, until
+from modelramp.domain.freeze import Freeze
+from modelramp.engine.fleet import Fleet
+from tests.unit.simulation import SPEC, Behaviour, Operator, SimulatedWorld, run, serves, serving, spec, until
 
 QUICK: dict[str, Any] = {"steps": [{"weight": 10, "hold": "10s"}, {"weight": 50, "hold": "10s"}]}
 
@@ -136,3 +140,43 @@ async def test_a_command_to_promote_comes_to_the_same() -> None:
     world.command("promote", f"{world.status['candidate']['revision']}#1")
     await until(world, operator, serves(2))
     assert "SplitUnsupported" in told(world)
+
+
+async def test_a_pod_that_turns_out_in_mid_ramp_to_know_no_split_ends_the_weight() -> None:
+    world, operator = await serving(spec(steps=[{"weight": 10, "hold": "10m"}]))
+    await until(world, operator, at(10))
+    stable_pods(world)[0].split_version = 0
+    await operator.step()
+    assert world.status["traffic"]["weight"] == 0 and "SplitUnsupported" in told(world)
+    await until(world, operator, serves(2))
+
+
+def frosty(world: SimulatedWorld) -> Operator:
+    """An hour's freeze window opens in a minute."""
+    begin = world.now() + timedelta(minutes=2)
+    schedule = f"{begin.minute} {begin.hour} {begin.day} {begin.month} *"
+    world.time = begin.timestamp() // 60 * 60 - 60
+    return Operator(world, fleet=Fleet(world, None, [Freeze(schedule, timedelta(hours=1), ZoneInfo("UTC"))]))
+
+
+async def test_a_freeze_window_holds_a_step_without_weight_too() -> None:
+    world, _ = await unsplit([{"pause": {}}, {"weight": 10, "hold": "10s"}])
+    operator = frosty(world)
+    await until(world, operator, lambda s: s["reason"] == "PauseStep")
+    await run(world, operator, 60)
+    world.command("resume", f"{world.status['candidate']['revision']}#1")
+    await run(world, operator, 600, tick=10)
+    assert (world.status["reason"], world.status["stable"]["version"]) == ("Frozen", 1)
+    await run(world, operator, 3600, tick=30)
+    assert serves(2)(world.status)
+
+
+async def test_a_freeze_window_holds_the_switch() -> None:
+    world, _ = await unsplit()
+    world.behaviours[2] = Behaviour(ready_after=40.0)
+    operator = frosty(world)
+    await until(world, operator, lambda s: s["phase"] == "Promoting")
+    await run(world, operator, 300, tick=5)
+    assert (world.status["reason"], world.status["stable"]["version"]) == ("Frozen", 1)
+    await run(world, operator, 3600, tick=30)
+    assert serves(2)(world.status)

@@ -135,6 +135,28 @@ async def test_a_name_that_no_service_can_have_is_not_even_looked_for(name: str)
     assert "ServiceNotFound" in told(world)
 
 
+async def test_another_name_before_anything_was_taken() -> None:
+    world, operator = begun(None)
+    await until(world, operator, serves(1))
+    world.services["classify"] = copy.deepcopy(PLAIN)
+    world.services["second"] = changed()
+    world.services["second"]["metadata"] |= {"name": "second"}
+    assert world.owner is not None
+    world.owner["metadata"]["annotations"][ANNOTATION] = "second"
+    await until(world, operator, adopted)
+    assert selector(world) == OLD and "ServiceReturned" not in told(world)
+
+
+async def test_one_that_is_mended_is_looked_at_again_by_itself() -> None:
+    world, operator = begun(changed(selector=None))
+    await until(world, operator, serves(1))
+    await run(world, operator, 5)
+    again = await operator.step()
+    assert again is not None and again <= 30
+    world.services["classify"]["spec"]["selector"] = OLD
+    await until(world, operator, adopted)
+
+
 async def test_without_the_annotation_it_is_given_back_as_it_was() -> None:
     world, operator = begun()
     await until(world, operator, adopted)

@@ -46,6 +46,7 @@ def other_service(body: Object, name: str) -> OtherService:
     ours = set(selector) == {NAME_LABEL, REVISION_LABEL} and selector[NAME_LABEL] == name
     return OtherService(
         name=metadata["name"],
+        uid=metadata["uid"],
         type=spec.get("type", "ClusterIP"),
         headless=spec.get("clusterIP") == "None",
         selector=selector,

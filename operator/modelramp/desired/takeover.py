@@ -1,6 +1,7 @@
 """What a Service that is taken over looks like, and what it is given back as. It stays its owner's: no ownerReference.
 
-Only the selector, the target port, a label (so that changes of it are seen) and two annotations are applied.
+Only the selector, the target port, a label (so that changes of it are seen) and two annotations are applied. The uid
+is a precondition: one that is deleted meanwhile is not made anew.
 """
 
 import json
@@ -44,6 +45,6 @@ def _service(namespace: str, found: OtherService, selector: dict[str, str], targ
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": found.name, "namespace": namespace},
+        "metadata": {"name": found.name, "namespace": namespace, "uid": found.uid},
         "spec": {"selector": dict(selector), "ports": [port]},
     }

@@ -15,7 +15,7 @@ def rebase_times(turn: Turn) -> None:
     """A time that lies ahead was written by a clock that ran ahead: it becomes now, and no timer waits for it."""
     status = turn.status
     changes: dict[str, Any] = {}
-    for name in ("stable", "candidate", "step", "traffic"):
+    for name in ("stable", "candidate", "step", "traffic", "service"):
         part = getattr(status, name)
         if part is not None and (late := _ahead(part, turn.now)):
             changes[name] = part.model_copy(update=dict.fromkeys(late, turn.now))

@@ -13,6 +13,7 @@ from modelramp.domain.world import OtherService
 ADOPTED, RETURNED, CONTESTED = "ServiceAdopted", "ServiceReturned", "ServiceContested"
 NOT_FOUND, OWNED, UNFIT, NOT_READY = "ServiceNotFound", "ServiceOwned", "ServiceUnfit", "StableNotReady"
 REMEMBERED = timedelta(minutes=15)  # how long the condition tells that somebody put the selector back
+LOOK = timedelta(seconds=30)  # nothing tells of changes of a Service that is not labelled yet
 HTTP = ("", "http")
 
 
@@ -34,6 +35,7 @@ def _wanted(turn: Turn, held: AdoptedService, found: OtherService | None) -> Ado
     if reason:
         if (reason, message) != (held.reason, held.message):
             turn.tell(reason, message, warning=reason != NOT_READY)
+        turn.wake_in(LOOK)
         return held.model_copy(update={"reason": reason, "message": message})
     turn.tell(ADOPTED, f"Service {held.name} selects the pods of what is stable from now on")
     return held.model_copy(update={"since": turn.now, "reason": "", "message": ""})

@@ -132,6 +132,7 @@ class OtherService:
     """A Service that is no child: one that is to be taken over, or has been."""
 
     name: str
+    uid: str
     type: str
     headless: bool
     selector: Mapping[str, str]
