@@ -7,6 +7,7 @@ from modelramp.domain.approval import STEP_PAUSES, why
 from modelramp.domain.checks import (
     blind,
     broken,
+    drifted,
     holding,
     in_force,
     judged_bad,
@@ -112,6 +113,8 @@ def ramping(turn: Turn) -> None:
         return
     if stable_is_down(turn):
         return stand_in(turn)
+    if drifted(turn):
+        return
     steps, index = turn.snap.spec.rollout.steps, step_index(turn)
     if index == len(steps):
         return conclude(turn)
