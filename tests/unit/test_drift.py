@@ -7,7 +7,7 @@ import pytest
 
 from modelramp.api.status import Status
 from modelramp.domain.drift import Memory, fresh_of
-from tests.unit.simulation import SPEC, Behaviour, Operator, SimulatedWorld, run
+from tests.unit.simulation import SPEC, Behaviour, Killed, Operator, SimulatedWorld, run
 
 EVEN = {"0": 0.25, "1": 0.25, "2": 0.25, "3": 0.25}
 LAZY = {"0": 0.7, "1": 0.1, "2": 0.1, "3": 0.1}
@@ -112,6 +112,13 @@ async def test_promote_ends_the_pause() -> None:
     command(world, "promote")
     await until(world, operator, promoted)
     assert [h["reason"] for h in world.status["history"] if h["action"] == "Paused"] == ["PredictionDrift"]
+
+
+async def test_what_is_watched_takes_no_part_of_alpha_and_gives_none() -> None:
+    analysis = {"objectives": {"latency": {}, "drift": {"pauseAbove": 0.2}}}
+    world, operator = await serving(LAZY, analysis=analysis)
+    status = await until(world, operator, paused)
+    assert "more than 0.2 with confidence 95 %" in status["message"]
 
 
 async def test_abort_rejects() -> None:
@@ -228,6 +235,27 @@ async def test_an_operator_that_restarts_goes_on_where_it_was() -> None:
     status = await until(world, world_after, lambda s: evidence(s)["requests"] > counted)
     assert evidence(status)["requests"] <= counted + 2 * 5 * 10 + 10
     await until(world, world_after, paused)
+
+
+@pytest.mark.parametrize("when", ["kill_before", "kill_after"])
+async def test_killed_around_the_pause_and_the_resume_it_pauses_once(when: str) -> None:
+    world, operator = await serving(LAZY)
+    await until(world, operator, paused)
+    before_pause = max(index for index, what in enumerate(world.writes) if what.endswith("Paused PredictionDrift"))
+    world, operator = await serving(LAZY)
+    setattr(world, when, before_pause)
+    with pytest.raises(Killed):
+        await until(world, operator, lambda s: False)
+    world.kill_before = world.kill_after = None
+    operator = Operator(world)
+    await until(world, operator, paused)
+    command(world, "resume")
+    setattr(world, when, len(world.writes))
+    with pytest.raises(Killed):
+        await until(world, operator, lambda s: False)
+    world.kill_before = world.kill_after = None
+    await until(world, Operator(world), promoted)
+    assert [h["reason"] for h in world.status["history"] if h["action"] == "Paused"] == ["PredictionDrift"]
 
 
 async def test_a_new_attempt_forgets_what_was_let_pass() -> None:
