@@ -11,7 +11,7 @@ class Drift(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=cel(
-            ("self.enabled || !has(self.max)", "objectives.drift.max needs drift: take enabled: false away, or max")
+            ("self.enabled || !has(self.max)", "drift.max is set and drift.enabled is false: take one of the two away")
         )
     )
 
