@@ -37,7 +37,7 @@ def _pins(*packages: str) -> list[str]:
     return [f"{package}=={version(package)}" for package in packages]
 
 
-def _log_sklearn(model: Any) -> None:
+def log_sklearn(model: Any) -> None:
     mlflow.sklearn.log_model(
         model,
         name=MODEL,
@@ -48,7 +48,7 @@ def _log_sklearn(model: Any) -> None:
     )
 
 
-def _log_onnx(model: Any) -> None:
+def log_onnx(model: Any) -> None:
     mlflow.onnx.log_model(
         model,
         name=MODEL,
@@ -71,10 +71,10 @@ class Candidate:
 def build() -> list[Candidate]:
     """All four, in the order of their versions."""
     return [
-        Candidate("a fair linear model", models.fair(), _log_sklearn),
-        Candidate("a better one", models.better(), _log_onnx),
-        Candidate("fails on some real images", models.out_of_range(), _log_onnx),
-        Candidate("never finishes warming up", models.never_done(), _log_onnx),
+        Candidate("a fair linear model", models.fair(), log_sklearn),
+        Candidate("a better one", models.better(), log_onnx),
+        Candidate("fails on some real images", models.out_of_range(), log_onnx),
+        Candidate("never finishes warming up", models.never_done(), log_onnx),
     ]
 
 

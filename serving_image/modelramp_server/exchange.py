@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from modelramp_server.prediction import Prediction
 from modelramp_server.protocol.errors import BadRequest, ServingError, TooLarge
 
 Scope = MutableMapping[str, Any]
@@ -30,12 +31,14 @@ class Disconnected(Exception):
 
 @dataclass(slots=True)
 class Answer:
-    """Status, body and headers (without content-length); `service` is the service time in seconds."""
+    """Status, body and headers (without content-length); `service` is the service time in seconds, `prediction` what
+    a model said, if it was a class."""
 
     status: int
     body: bytes
     headers: list[Header] = field(default_factory=lambda: [JSON])
     service: float = 0.0
+    prediction: Prediction | None = None
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.model_thread import LoadedModel
 from modelramp_server.exchange import HEADER_LENGTH, JSON, Answer, Header, InferenceRequest, error_answer
+from modelramp_server.prediction import draw
 from modelramp_server.protocol import invocations, v2
 from modelramp_server.protocol.errors import NotReady, ServingError
 from modelramp_server.protocol.tensors import Array
@@ -77,14 +78,15 @@ class LocalModel:
             _size(outputs), lambda: v2.encode(decoded, outputs, self.name, self.version)
         )
         if header_length is None:
-            return Answer(200, body, [JSON])
-        return Answer(200, body, [_BINARY, (HEADER_LENGTH, str(header_length).encode())])
+            return Answer(200, body, [JSON], prediction=draw(outputs))
+        headers = [_BINARY, (HEADER_LENGTH, str(header_length).encode())]
+        return Answer(200, body, headers, prediction=draw(outputs))
 
     async def _mlflow(self, request: InferenceRequest, model: LoadedModel) -> Answer:
         decoded = await self._codec_call(len(request.body), lambda: invocations.decode(request.body, model.inputs))
         outputs = await self._queue.answer(decoded.inputs, decoded.rows, request.deadline, request.budget)
         body = await self._codec_call(_size(outputs), lambda: invocations.encode(decoded, outputs, model.named_outputs))
-        return Answer(200, body, [JSON])
+        return Answer(200, body, [JSON], prediction=draw(outputs))
 
     async def _codec_call(self, size: int, call: Callable[[], Result]) -> Result:
         if size < _OFF_LOOP:

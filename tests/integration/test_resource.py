@@ -62,6 +62,10 @@ async def test_every_example_is_taken(body: Object, admin: KubeApi, namespace: s
         ({"rollout": {"steps": [{"weight": 101}]}}, "less than or equal to 100"),
         ({"rollout": {"steps": [{"weight": 10, "pause": {}}]}}, "either a weight or a pause"),
         ({"rollout": {"steps": [{"pause": {}, "hold": "1m"}]}}, "hold belongs to a step with a weight"),
+        (
+            {"rollout": {"analysis": {"objectives": {"drift": {"max": 0.2, "enabled": False}}}}},
+            "drift.max is set and drift.enabled is false",
+        ),
         ({"rollout": {"bake": "soon"}}, "spec.rollout.bake"),
         ({"traffic": {"stickiness": {"header": "X User"}}}, "spec.traffic.stickiness.header"),
         ({"scaling": {"replicas": -1}}, "greater than or equal to 1"),

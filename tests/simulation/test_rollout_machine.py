@@ -34,6 +34,8 @@ BEHAVIOURS = st.sampled_from(
         Behaviour(bad_rate=0.1),
         Behaviour(bad_rate=0.5),
         Behaviour(service=0.09),
+        Behaviour(classes={"0": 0.5, "1": 0.5}),
+        Behaviour(classes={"1": 1.0}),
         Behaviour(ready_after=float("inf")),
         Behaviour(fault=Fault("LoadFailed", "does not load", models_own=True)),
         Behaviour(fault=Fault("Unschedulable", "no node fits", models_own=False)),

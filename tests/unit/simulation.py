@@ -68,6 +68,7 @@ class Behaviour:
     ready_after: float = 2.0  # seconds; inf: never
     bad_rate: float = 0.0
     service: float = 0.02  # seconds of every answer
+    classes: Mapping[str, float] = field(default_factory=dict)  # what it predicts: share of its answers by class
     fault: Fault | None = None
     example: dict[str, Any] | None = None
     inputs: tuple[Tensor, ...] = (Tensor("input", "FP64", (-1, 64)),)
@@ -91,11 +92,20 @@ class SimPod:
     owed: float = 0.0  # bad answers of the candidate that are due
     splits: dict[str, dict[str, int]] = field(default_factory=dict)
     service: dict[tuple[str, str], Counter[float]] = field(default_factory=dict)  # answers per bucket, by salt and side
+    predicted: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)  # answers by class, likewise
 
     def serve(self, side: str, seconds: float, answers: int) -> None:
         salt = self.salt if self.weight else ""
         bound = next((bound for bound in BOUNDS if seconds <= bound), math.inf)
         self.service.setdefault((salt, side), Counter())[bound] += answers
+
+    def predict(self, side: str, shares: Mapping[str, float], answers: int) -> None:
+        counted = self.predicted.setdefault((self.salt if self.weight else "", side), {})
+        for name, share in shares.items():
+            counted[name] = counted.get(name, 0.0) + answers * share
+
+    def classes(self, salt: str, side: str) -> dict[str, int]:
+        return {name: int(count) for name, count in self.predicted.get((salt, side), {}).items()}
 
     def histogram(self, salt: str, side: str) -> dict[float, int]:
         counted = self.service.get((salt, side), Counter())
@@ -260,6 +270,8 @@ class SimulatedWorld:
             counts["ok"] += requests - to_candidate - own_bad
             pod.serve("candidate", theirs.service, to_candidate - bad)
             pod.serve("stable", own.service, requests - to_candidate - own_bad)
+            pod.predict("candidate", theirs.classes, to_candidate - bad)
+            pod.predict("stable", own.classes, requests - to_candidate - own_bad)
 
     # The Cluster port
 
@@ -409,6 +421,8 @@ class SimulatedWorld:
                 stable_bad=c["bad"],
                 candidate_service=pod.histogram(salt, "candidate"),
                 stable_service=pod.histogram(salt, "stable"),
+                candidate_classes=pod.classes(salt, "candidate"),
+                stable_classes=pod.classes(salt, "stable"),
             )
             for salt, c in pod.splits.items()
         }

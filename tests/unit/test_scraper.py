@@ -32,6 +32,11 @@ def service_seconds(side: str, salt: str, le: str, count: float, target: str = "
     return f"modelramp_split_service_seconds_bucket{{{labels}}} {count}"
 
 
+def predictions(side: str, salt: str, name: str, count: float, target: str = "aaaaaaaa") -> str:
+    labels = f'{LABELS},side="{side}",target="{target}",salt="{salt}",class="{name}"'
+    return f"modelramp_predictions_total{{{labels}}} {count}"
+
+
 TEXT = "\n".join(
     [
         "# HELP modelramp_split_requests_total Requests by the side they were dealt to.",
@@ -57,6 +62,11 @@ TEXT = "\n".join(
         service_seconds("candidate", "8f", "0.01", 0),
         service_seconds("candidate", "8f", "+Inf", 7),
         service_seconds("a third", "8f", "+Inf", 7),
+        predictions("stable", "8f", "7", 60),
+        predictions("stable", "8f", 'a \\"b\\"', 30),
+        predictions("candidate", "8f", "7", 5),
+        predictions("candidate", "8f", "7", 2, target="bbbbbbbb"),
+        predictions("a third", "8f", "7", 5),
         f'modelramp_request_duration_seconds_bucket{{{LABELS},route="infer",le="+Inf"}} 999',
         "# TYPE modelramp_traffic_generation gauge",
         f"modelramp_traffic_generation{{{LABELS}}} 17",
@@ -83,6 +93,8 @@ METRICS = PodMetrics(
             stable_ok=90,
             candidate_service={0.01: 0, inf: 7},
             stable_service={inf: 90},
+            candidate_classes={"7": 7},
+            stable_classes={"7": 60, 'a "b"': 30},
         ),
     },
     bad_seconds=3600,

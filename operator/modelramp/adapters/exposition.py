@@ -16,8 +16,10 @@ from prometheus_client.samples import Sample
 from modelramp.domain.world import PodMetrics, SplitCounts
 
 SPLIT_REQUESTS = "modelramp_split_requests_total"
+PREDICTIONS = "modelramp_predictions_total"
 SERVICE_BUCKET = "modelramp_split_service_seconds_bucket{"
 SERVICE = {"candidate": "candidate_service", "stable": "stable_service"}
+CLASSES = {"candidate": "candidate_classes", "stable": "stable_classes"}
 OUTCOMES = {
     ("candidate", "ok"): "candidate_ok",
     ("candidate", "bad"): "candidate_bad",
@@ -53,6 +55,9 @@ def pod_metrics(text: str) -> PodMetrics:
             field = GAUGES[sample.name]
             gauges[field] = int(value) if field in WHOLE else value
             continue
+        if sample.name == PREDICTIONS:
+            _add_prediction(splits, sample.labels, int(value))
+            continue
         field = OUTCOMES.get((sample.labels.get("side", ""), sample.labels.get("outcome", "")), "")
         if field:
             splits[sample.labels.get("salt", "")][field] += int(value)
@@ -60,6 +65,14 @@ def pod_metrics(text: str) -> PodMetrics:
     for (salt, side), histogram in _service_times(lines).items():
         splits[salt][SERVICE[side]] = histogram
     return PodMetrics(splits={salt: SplitCounts(**fields) for salt, fields in splits.items()}, **gauges)  # type: ignore[arg-type]
+
+
+def _add_prediction(splits: dict[str, dict[str, Any]], labels: Mapping[str, str], count: int) -> None:
+    """Summed over targets; of sides that are known."""
+    field, name = CLASSES.get(labels.get("side", "")), labels.get("class", "")
+    if field is not None:
+        counts = splits[labels.get("salt", "")].setdefault(field, {})
+        counts[name] = counts.get(name, 0) + count
 
 
 def possible(name: str, value: float) -> float:
@@ -70,7 +83,7 @@ def possible(name: str, value: float) -> float:
 
 def _samples(lines: Iterable[str]) -> Iterable[Sample]:
     """The contract's counters and gauges; other lines are not even parsed."""
-    wanted = (SPLIT_REQUESTS, *GAUGES)
+    wanted = (SPLIT_REQUESTS, PREDICTIONS, *GAUGES)
     chosen = "\n".join(line for line in lines if line.startswith(wanted))
     for family in text_string_to_metric_families(chosen + "\n"):
         yield from family.samples

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from modelramp.api.base import OPEN_OBJECT, ApiModel, Duration, cel
+from modelramp.api.drift import Drift
 from modelramp.api.gates import Gates
 
 MAX_STEPS = 20
@@ -202,6 +203,7 @@ class Latency(ApiModel):
 class Objectives(ApiModel):
     error_rate: float = Field(0.01, gt=0, lt=1, description="Error rate that a candidate must be certified below.")
     latency: Latency | None = Field(None, description="Absent: how fast the candidate answers is not judged.")
+    drift: Drift = Drift()
 
 
 class Analysis(ApiModel):

@@ -141,6 +141,7 @@ class CandidateStatus(ApiModel):
     asked_at: Time | None = Field(None, description="When a gate last failed that is asked again.")
     obeyed: bool = Field(False, description="A person has commanded the promotion of this attempt.")
     unnamed_since: Time | None = Field(None, description="Since when nothing in the registry asks for it any more.")
+    drift_accepted: float | None = Field(None, description="The distance that a person has let pass.")
     gates: list[GateStatus] = Field(default_factory=list)
     pause: PauseStatus | None = None
     abort: AbortStatus | None = None
@@ -178,6 +179,7 @@ class EvidenceStatus(ApiModel):
     requests_needed: int | None = Field(None, description="Further candidate requests that a Pass needs.")
     seconds_needed: int | None = Field(None, description="The time they take at the present rate.")
     threshold_seconds: float | None = Field(None, description="Latency: an answer that takes longer is slow.")
+    distance: float | None = Field(None, description="Drift: how far the candidate's predictions are from stable's.")
     looked_at: Time | None = None
     state: Annotated[str, WithJsonSchema({"type": "string"})] = Field("", description="The test's own memory.")
 

@@ -5,9 +5,10 @@ One entry of status.evidence per metric. A Fail of any fails; a Pass takes all o
 
 from datetime import datetime
 
-from modelramp.api.status import Verdict
-from modelramp.domain import errors, latency
+from modelramp.api.status import EvidenceStatus, Verdict
+from modelramp.domain import drift, errors, latency
 from modelramp.domain.counts import Counts
+from modelramp.domain.drift import DRIFT
 from modelramp.domain.errors import ERRORS
 from modelramp.domain.evidence import split_alpha
 from modelramp.domain.latency import LATENCY
@@ -15,8 +16,15 @@ from modelramp.domain.turn import Turn
 
 
 def metrics(turn: Turn) -> list[str]:
-    """What the spec asks to be judged."""
-    return [ERRORS, LATENCY] if turn.snap.spec.rollout.analysis.objectives.latency else [ERRORS]
+    """What the spec asks to be judged. Drift without a bound is watched, not judged: see checks.drifted."""
+    asked = turn.snap.spec.rollout.analysis.objectives
+    wanted = {ERRORS: True, LATENCY: asked.latency is not None, DRIFT: drift.judged(asked.drift)}
+    return [metric for metric, judged in wanted.items() if judged]
+
+
+def judged(turn: Turn) -> list[EvidenceStatus]:
+    """The evidence on those."""
+    return [e for e in turn.status.evidence if e.metric in metrics(turn)]
 
 
 def looked_at(turn: Turn) -> datetime | None:
@@ -45,7 +53,9 @@ def look(turn: Turn) -> None:
     found = [evidence]
     if asked.objectives.latency is not None:
         found.append(latency.look(turn, before.get(LATENCY), pods, alpha, asked.objectives.latency))
-    turn.set(evidence=found)
+    moved = asked.objectives.drift
+    watched = drift.look(turn, before.get(DRIFT), pods, alpha if drift.judged(moved) else asked.alpha, moved)
+    turn.set(evidence=[*found, watched] if watched is not None else found)
 
 
 def share(turn: Turn, dealt: Counts) -> None:
@@ -67,7 +77,7 @@ def share(turn: Turn, dealt: Counts) -> None:
 
 def told(turn: Turn, *verdicts: Verdict) -> str:
     """What the metrics with one of these verdicts say, or all of them; each by its name if there are several."""
-    evidence = turn.status.evidence
+    evidence = judged(turn)
     chosen = [e for e in evidence if e.verdict in verdicts or not verdicts]
     if len(evidence) < 2:
         return "".join(e.message for e in chosen) or "no look taken yet"
@@ -75,13 +85,13 @@ def told(turn: Turn, *verdicts: Verdict) -> str:
 
 
 def failed(turn: Turn) -> bool:
-    return any(e.verdict is Verdict.FAIL for e in turn.status.evidence)
+    return any(e.verdict is Verdict.FAIL for e in judged(turn))
 
 
 def blind(turn: Turn) -> bool:
-    return any(e.verdict is Verdict.ERROR for e in turn.status.evidence)
+    return any(e.verdict is Verdict.ERROR for e in judged(turn))
 
 
 def passed(turn: Turn) -> bool:
     """Every metric that is asked for now has passed; one that was asked for since the last look has not."""
-    return {e.metric: e.verdict for e in turn.status.evidence} == dict.fromkeys(metrics(turn), Verdict.PASS)
+    return {e.metric: e.verdict for e in judged(turn)} == dict.fromkeys(metrics(turn), Verdict.PASS)

@@ -5,7 +5,7 @@ Each answers True (or False, for in_force) once it has said why, or has moved th
 
 from modelramp.api.spec import OnInconclusive, Step
 from modelramp.api.status import Cause, Phase, Verdict
-from modelramp.domain import analysis, moves
+from modelramp.domain import analysis, drift, moves
 from modelramp.domain.admission import may_rise
 from modelramp.domain.moves import abort, fail, overdue, release, undecided, unresolved
 from modelramp.domain.traffic import FULL, POLL, acknowledged, set_weight, size_for
@@ -80,6 +80,14 @@ def judged_bad(turn: Turn) -> bool:
         return False
     fail(turn, "AnalysisFailed", analysis.told(turn, Verdict.FAIL))
     return True
+
+
+def drifted(turn: Turn) -> bool:
+    """The candidate predicts other classes than stable: whether that is good, a person is asked."""
+    message = drift.found(turn)
+    if message is not None:
+        moves.pause(turn, drift.PAUSED, message)
+    return message is not None
 
 
 def waiting_for_pods(turn: Turn, size: int) -> None:

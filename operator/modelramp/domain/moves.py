@@ -15,7 +15,7 @@ from modelramp.api.status import (
     Rejected,
     StepStatus,
 )
-from modelramp.domain import analysis
+from modelramp.domain import analysis, drift
 from modelramp.domain.approval import STEP_PAUSES
 from modelramp.domain.snapshot import Target
 from modelramp.domain.traffic import FULL, salt, set_weight
@@ -138,7 +138,7 @@ def resume(turn: Turn, message: str) -> None:
     turn.record_candidate("Resumed", "Resumed", message)
     turn.say("Resumed", message)
     why = end_pause(turn)
-    failed = why not in (*STEP_PAUSES, COMMANDED, INCONCLUSIVE, "") or turn.status.step is None
+    failed = why not in (*STEP_PAUSES, COMMANDED, INCONCLUSIVE, drift.PAUSED, "") or turn.status.step is None
     if failed:
         return afresh(turn, Phase.GATING)
     if why == INCONCLUSIVE:  # the time for a verdict begins anew
@@ -155,6 +155,8 @@ def end_pause(turn: Turn) -> str:
         return ""
     idled(turn, pause.since)
     turn.set(candidate=turn.candidate.model_copy(update={"pause": None}))
+    if pause.reason == drift.PAUSED:
+        drift.accept(turn)
     return pause.reason
 
 
@@ -198,6 +200,7 @@ def afresh(turn: Turn, phase: Phase) -> None:
         "unsplit": False,
         "salt": salt(turn.snap.uid, it.revision, generation),
         "gates": [],
+        "drift_accepted": None,
     }
     turn.set(candidate=it.model_copy(update=changes), step=None, evidence=[])
     turn.enter(phase)

@@ -7,6 +7,7 @@ from modelramp.domain.approval import STEP_PAUSES, why
 from modelramp.domain.checks import (
     blind,
     broken,
+    drifted,
     holding,
     in_force,
     judged_bad,
@@ -115,6 +116,8 @@ def ramping(turn: Turn) -> None:
         return stand_in(turn)
     if unsplit(turn):
         return straight_on(turn)
+    if drifted(turn):
+        return
     steps, index = turn.snap.spec.rollout.steps, step_index(turn)
     if index == len(steps):
         return conclude(turn)

@@ -153,8 +153,8 @@ def _reason(outcome: Outcome, state: EvidenceState, settings: Settings, needed: 
     )
     if outcome is Outcome.PASS:
         alone = certified <= settings.objective
-        either = f"{_percent(settings.objective)} or {settings.margin:g} times stable's"
-        bound = _percent(certified) if alone else either
+        either = f"{percent(settings.objective)} or {settings.margin:g} times stable's"
+        bound = percent(certified) if alone else either
         return f"{sides}: its rate is below {bound} {confidence}"
     return f"{sides}: not decided; {needed or 'too many'} more good ones would pass"
 
@@ -170,10 +170,10 @@ def _since_trouble(state: EvidenceState, settings: Settings) -> str:
 
 
 def _share(bad: float, requests: float, noun: str = " requests") -> str:
-    return f"{round(bad)} of {round(requests)}{noun} ({_percent(bad / requests if requests else 0.0)})"
+    return f"{round(bad)} of {round(requests)}{noun} ({percent(bad / requests if requests else 0.0)})"
 
 
-def _percent(rate: float) -> str:
+def percent(rate: float) -> str:
     percent = 100 * rate
     return f"{percent:.1f} %" if percent >= 1 or percent == 0 else f"{percent:.2g} %"
 

@@ -66,6 +66,9 @@ class SplitCounts:
     candidate_service: Mapping[float, int] = field(default_factory=dict)
     stable_service: Mapping[float, int] = field(default_factory=dict)
     """Histograms of service time: ok answers that took at most so many seconds; at infinity all of them."""
+    candidate_classes: Mapping[str, int] = field(default_factory=dict)
+    stable_classes: Mapping[str, int] = field(default_factory=dict)
+    """Ok answers by the class they predict."""
 
 
 @dataclass(frozen=True)

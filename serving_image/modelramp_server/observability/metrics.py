@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 
 from modelramp_server.observability.bad_window import BadWindow
+from modelramp_server.observability.predictions import Predictions
 
 # 1 ms to 30 s, about five a decade.
 SERVICE_BUCKETS = (
@@ -38,6 +39,8 @@ class Metrics:
         self._own = (model, version, revision)
         self._clock = clock
         self.bad_window = BadWindow(clock())
+        self.predictions = Predictions(self._own)
+        self.registry.register(self.predictions)
         self._counters()
         self._gauges()
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from modelramp_server.exchange import Answer, InferenceRequest
+from modelramp_server.prediction import HEADER, Prediction
 from modelramp_server.relay.breaker import Admission, Breaker
 from modelramp_server.relay.budget import candidate_budget
 from modelramp_server.relay.client import CandidateClient, CandidateFailed
@@ -91,6 +92,10 @@ class Relay:
         if verdict is not None and verdict.net is not None:
             return None, verdict
         headers = dict(answer.headers)
+        told = headers.get(HEADER)
+        if told is not None:  # for this pod's counters only
+            answer.headers = [each for each in answer.headers if each[0] != HEADER]
+            answer.prediction = Prediction.from_header(told)
         if b"x-modelramp-revision" not in headers:
             answer.headers.append((b"x-modelramp-revision", self._revision.encode()))
         if verdict is not None:

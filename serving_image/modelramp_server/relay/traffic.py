@@ -7,6 +7,7 @@ from collections.abc import Callable
 from modelramp_server.exchange import Answer, InferenceRequest
 from modelramp_server.local_model import LocalModel
 from modelramp_server.observability.metrics import Metrics
+from modelramp_server.prediction import HEADER
 from modelramp_server.relay.accumulator import Accumulator
 from modelramp_server.relay.client import CandidateClient
 from modelramp_server.relay.outcomes import Outcome, judge_local
@@ -85,12 +86,14 @@ class Traffic:
         elif outcome is Outcome.OK:
             self._stable_p99.add(answer.service)
         if count:
-            self._count("stable", self._local.revision, split.salt if split else "", outcome, answer.service)
+            self._count("stable", self._local.revision, split.salt if split else "", outcome, answer)
+        elif answer.prediction is not None:
+            answer.headers.append((HEADER, answer.prediction.to_header()))
         return answer
 
     async def _candidate(self, request: InferenceRequest, split: Split) -> Answer:
         answer, outcome = await self._relay_to(split).answer(request)
-        self._count("candidate", split.revision, split.salt, outcome, answer.service)
+        self._count("candidate", split.revision, split.salt, outcome, answer)
         return answer
 
     def _deal(self, request: InferenceRequest, split: Split) -> bool:
@@ -108,7 +111,9 @@ class Traffic:
             self._relay = (split.revision, relay)
         return self._relay[1]
 
-    def _count(self, side: str, target: str, salt: str, outcome: Outcome, service: float) -> None:
+    def _count(self, side: str, target: str, salt: str, outcome: Outcome, answer: Answer) -> None:
         self._metrics.split(side, target, salt, outcome.value)()
         if outcome is Outcome.OK:
-            self._metrics.service(side, target, salt)(service)
+            self._metrics.service(side, target, salt)(answer.service)
+            if answer.prediction is not None:
+                self._metrics.predictions.add(side, target, salt, answer.prediction)

@@ -1,0 +1,59 @@
+"""A version that is worse without a single error is taken back by a bound on drift; a better one is promoted."""
+
+import subprocess
+import sys
+
+import pytest
+
+from examples.digits.stage import ROOT, Stage
+from examples.digits.story import serves
+from modelramp.api.status import EvidenceStatus, Status, Verdict
+from tests.e2e.scene import QUICK, READY, Scene
+
+LIMIT = 0.2
+CERTAIN = 60.0  # seconds; eight looks of 5 s at least
+BOUND = {**QUICK, "analysis": {"objectives": {"drift": {"max": LIMIT}}}}
+
+
+@pytest.fixture(scope="module")
+def silently_worse(stage: Stage) -> int:
+    command = [sys.executable, "-m", "tests.e2e.silent", stage.mlflow]
+    done = subprocess.run(command, cwd=ROOT, check=False, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return int(done.stdout.split()[-1])
+
+
+def drift(status: Status) -> EvidenceStatus | None:
+    return next((e for e in status.evidence if e.metric == "drift"), None)
+
+
+def test_a_silently_worse_version_is_taken_back_with_the_numbers(scene: Scene, silently_worse: int) -> None:
+    scene.begin(1, BOUND, replicas=1)
+    with scene.clients():
+        begun = len(scene.world.answers)
+        scene.move(silently_worse)
+        status = scene.world.wait(
+            "the silently worse version rejected",
+            READY + CERTAIN,
+            lambda s: s.candidate is None and any(r.version == silently_worse for r in s.rejected),
+        )
+        answered = {answer.version for answer in scene.world.answers[begun:]}
+    rejected = status.rejected[-1]
+    assert rejected.reason == "AnalysisFailed"
+    assert rejected.message.startswith("drift: ")
+    assert "class 0: " in rejected.message
+    assert f"more than {LIMIT} with confidence" in rejected.message
+    assert answered == {1, silently_worse}
+    assert serves(1)(status)
+
+
+def test_a_better_version_is_promoted_under_the_same_bound(scene: Scene) -> None:
+    with scene.clients():
+        begun = len(scene.world.changes)
+        scene.move(2)
+        scene.world.wait("version 2 promoted", READY + CERTAIN, serves(2))
+        seen = [drift(change.status) for change in scene.world.changes[begun:]]
+    passed = [told for told in seen if told is not None and told.verdict is Verdict.PASS]
+    assert passed, "the promotion took a certificate"
+    assert passed[-1].distance is not None
+    assert passed[-1].distance < LIMIT
