@@ -8,7 +8,7 @@ from modelramp.api.spec import Spec
 from modelramp.api.status import Status
 from modelramp.desired import children
 from modelramp.desired.meta import Body, Owner
-from modelramp.desired.split import split
+from modelramp.desired.split import shadow, split
 from modelramp.domain.traffic import candidate_size, full_size, salt
 from modelramp.domain.world import Pod, Revision, World
 
@@ -38,7 +38,7 @@ def project(
             objects.append(children.autoscaler(owner, stable, spec.scaling, full_size(spec, status)))
         if spec.scaling.base_size > 1:
             objects.append(children.disruption_budget(owner, stable))
-    return Desired(tuple(objects), sizes(spec, status), splits(owner, status, world, ttl))
+    return Desired(tuple(objects), sizes(spec, status), splits(owner, spec, status, world, ttl))
 
 
 def running_revisions(status: Status) -> list[str]:
@@ -80,13 +80,14 @@ def sizes(spec: Spec, status: Status) -> dict[str, int]:
     return wanted
 
 
-def splits(owner: Owner, status: Status, world: World, ttl: timedelta) -> dict[str, str]:
+def splits(owner: Owner, spec: Spec, status: Status, world: World, ttl: timedelta) -> dict[str, str]:
     """Stable's pods carry the split while a rollout has traffic; demoted ones hand over; a former stable that comes
     back stops handing over."""
     wanted: dict[str, str] = {}
     traffic, candidate, stable = status.traffic, status.candidate, status.stable
     if stable and candidate and status.step:
-        value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl)
+        copies = {"shadow": shadow(traffic.shadow, spec.rollout.shadow)} if traffic.shadow else {}
+        value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl, **copies)
         wanted |= {pod.name: value for pod in world.pods_of(stable.revision)}
     if stable:
         for drain in status.draining:

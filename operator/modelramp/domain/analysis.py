@@ -6,8 +6,9 @@ One entry of status.evidence per metric. A Fail of any fails; a Pass takes all o
 from datetime import datetime
 
 from modelramp.api.status import Verdict
-from modelramp.domain import errors, latency
+from modelramp.domain import disagreement, errors, latency
 from modelramp.domain.counts import Counts
+from modelramp.domain.disagreement import DISAGREEMENT
 from modelramp.domain.errors import ERRORS
 from modelramp.domain.evidence import split_alpha
 from modelramp.domain.latency import LATENCY
@@ -15,7 +16,7 @@ from modelramp.domain.turn import Turn
 
 
 def metrics(turn: Turn) -> list[str]:
-    """What the spec asks to be judged."""
+    """What the spec asks to be judged, in a shadow and on live requests."""
     return [ERRORS, LATENCY] if turn.snap.spec.rollout.analysis.objectives.latency else [ERRORS]
 
 
@@ -39,13 +40,13 @@ def look(turn: Turn) -> None:
     asked = turn.snap.spec.rollout.analysis
     before = {e.metric: e for e in turn.status.evidence}
     pods = [pod for pod in turn.world.pods_of(turn.stable_revision) if pod.metrics is not None]
-    alpha = split_alpha(asked.alpha, len(metrics(turn)))
+    alpha = split_alpha(asked.alpha, len(metrics(turn)) + disagreement.judged(turn))
     evidence, dealt = errors.look(turn, before.get(ERRORS), pods, alpha)
     share(turn, dealt)
     found = [evidence]
     if asked.objectives.latency is not None:
         found.append(latency.look(turn, before.get(LATENCY), pods, alpha, asked.objectives.latency))
-    turn.set(evidence=found)
+    turn.set(evidence=[*found, *disagreement.look(turn, before.get(DISAGREEMENT), pods, alpha)])
 
 
 def share(turn: Turn, dealt: Counts) -> None:
@@ -83,5 +84,7 @@ def blind(turn: Turn) -> bool:
 
 
 def passed(turn: Turn) -> bool:
-    """Every metric that is asked for now has passed; one that was asked for since the last look has not."""
-    return {e.metric: e.verdict for e in turn.status.evidence} == dict.fromkeys(metrics(turn), Verdict.PASS)
+    """Every metric that is asked for now has passed; one that was asked for since the last look has not. A bound on
+    disagreement was met before the shadow ended."""
+    verdicts = {e.metric: e.verdict for e in turn.status.evidence if e.metric != DISAGREEMENT}
+    return verdicts == dict.fromkeys(metrics(turn), Verdict.PASS)
