@@ -1,5 +1,5 @@
-"""``python -m tests.e2e.silently_wrong URI``: registers a version of the demo's model that answers every request, with the
-right types and often the wrong digit; prints its number. A process of its own: mlflow stays out of the tests'."""
+"""``python -m tests.e2e.silently_wrong URI``: registers a version of the demo's model that answers every request, with
+the right types and often the wrong digit; prints its number. A process of its own: mlflow stays out of the tests'."""
 
 import sys
 
