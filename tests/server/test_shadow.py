@@ -6,11 +6,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelramp.adapters.exposition import pod_metrics
+from modelramp.api.shadow import Shadow as Rules
+from modelramp.desired import split as desired
 from modelramp_server.relay import shadow
 from tests.server import candidate_stub
 from tests.server.candidate_stub import Behaviour, Candidate, answer, says
@@ -82,6 +86,24 @@ def test_a_copy_goes_out_and_stable_answers(pair: Pair, candidate: Candidate) ->
     assert pair.server.metric("modelramp_traffic_shadow") == 100
     assert pair.server.metric("modelramp_traffic_weight") == 0
     assert pair.server.metric("modelramp_requests_total") == 1, "the client asked once"
+
+
+def test_operator_and_server_mean_the_same(pair: Pair, candidate: Candidate) -> None:
+    copies = desired.shadow(100, Rules(tolerance=0.05, mask_overlap=0.7))
+    pair.generation += 1
+    pair._file.write_text(desired.split(pair.generation, "bbbbbbbb", 0, "s1", timedelta(minutes=2), shadow=copies))
+    eventually(lambda: pair.server.metric("modelramp_traffic_generation") == pair.generation)
+    near = says(answer(body=found(20.9)))
+    for behave in (AGREES, near, DISAGREES, says(answer(500)), says(answer()), says(answer(503))):
+        candidate.behave = behave
+        ask(pair)
+    read = pod_metrics(pair.server.call("GET", "/metrics").body.decode())
+    assert (read.generation, read.weight, read.shadow) == (pair.generation, 0, 100)
+    counts = read.splits["s1"]
+    assert (counts.shadow_ok, counts.shadow_bad, counts.shadow_error) == (4, 1, 1)
+    assert (counts.agree, counts.disagree, counts.incomparable) == (2, 1, 1)
+    assert (counts.stable_ok, counts.candidate_ok) == (6, 0)
+    assert max(counts.shadow_service.values()) == 4
 
 
 @pytest.mark.parametrize("share", [1, 20, 100])

@@ -9,6 +9,7 @@ from modelramp.api.status import EvidenceStatus, Verdict
 from modelramp.domain.counts import Counts
 from modelramp.domain.disagreement import Tally
 from tests.unit.simulation import Behaviour, Killed, Operator, SimulatedWorld, run, serves, serving, spec, until
+from tests.unit.test_freeze import Frost
 
 STEPS = [{"shadow": 20, "hold": "10s"}, {"weight": 10, "hold": "10s"}, {"weight": 50, "hold": "10s"}]
 BOUND = {"maxDisagreement": 0.05}
@@ -254,6 +255,18 @@ async def test_a_lost_candidate_holds_a_shadow() -> None:
     world.tick(0.5)
     await run(world, operator, 10)
     assert shadowing(world.status)
+
+
+async def test_no_shadow_begins_in_a_freeze() -> None:
+    frost = Frost()
+    frost.world.edit(rollout=spec(steps=STEPS)["rollout"])
+    await frost.run(10)
+    frost.world.aliases["prod"] = 2
+    await frost.run(1)
+    await frost.freeze()
+    await frost.run(30)
+    status = frost.world.status
+    assert (status["phase"], status["reason"], status["traffic"]["shadow"]) == ("Ramping", "Frozen", 0)
 
 
 async def test_killed_before_and_after_each_write_of_a_shadow() -> None:
