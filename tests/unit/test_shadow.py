@@ -1,5 +1,6 @@
 """Shadow steps, through the whole engine: copies before weights, what takes a candidate back, what lets it go on."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -270,21 +271,28 @@ async def test_no_shadow_begins_in_a_freeze() -> None:
 
 
 async def test_killed_before_and_after_each_write_of_a_shadow() -> None:
-    """Each life ends at another write; the next goes on, and the version is promoted all the same."""
-    plain, operator = await serving(spec(steps=STEPS))
-    first = len(plain.writes)
-    await until(plain, operator, lambda status: status["traffic"]["weight"] == 10)
-    count = len(plain.writes) - first
-    assert any('"shadow":' in write for write in plain.writes[first:])
-    for index in range(count):
+    """Each life ends at another write; the next goes on, and the copies end where the first weight begins."""
+    steps = [{"shadow": 20, "hold": "1s"}, {"weight": 10, "hold": "1m"}]
+    before, operator = await serving(spec(steps=steps))
+    await until(before, operator, lambda status: status["reason"] == "Ramping")
+
+    def weighed(status: dict[str, Any]) -> bool:
+        return bool(status["traffic"]["weight"] == 10 and status["reason"] == "Holding")
+
+    plain = copy.deepcopy(before)
+    await until(plain, Operator(plain), weighed)
+    indices = range(len(before.writes), len(plain.writes))
+    assert any('"shadow":' in plain.writes[index] for index in indices)
+    for index in indices:
         for when in ("kill_before", "kill_after"):
-            world, operator = await serving(spec(steps=STEPS))
-            setattr(world, when, first + index)
+            world = copy.deepcopy(before)
+            setattr(world, when, index)
             with pytest.raises(Killed):
-                await until(world, operator, serves(2))
+                await until(world, Operator(world), weighed)
             world.kill_before = world.kill_after = None
-            await until(world, Operator(world), serves(2))
+            await until(world, Operator(world), weighed)
             assert not any('"shadow":' in pod.split for pod in world.pods.values())
+            assert world.status["candidate"]["attempt"] == 1
 
 
 @pytest.mark.parametrize(
