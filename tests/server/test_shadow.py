@@ -217,6 +217,14 @@ def test_copies_are_bounded_in_size(pair: Pair, candidate: Candidate, monkeypatc
     assert pair.counted("shadow") == {"skipped": 3}, "the candidate's own answer is too large to hold"
 
 
+def test_room_that_a_copy_took_is_given_back(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadow, "INFLIGHT_LIMIT", 1000)
+    copy(pair)
+    for _ in range(10):
+        ask(pair)
+    assert pair.counted("shadow") == {"ok": 10}
+
+
 def test_large_answers_are_compared_off_the_loop(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[str] = []
     real = shadow.compare

@@ -162,7 +162,8 @@ async def test_a_pause_keeps_the_shadow() -> None:
     await until(world, operator, lambda status: status["reason"] == "PauseStep")
     before = evidence(world)["requests"]
     await run(world, operator, 60)
-    assert world.status["phase"] == "Paused" and world.status["traffic"]["shadow"] == 20
+    assert world.status["phase"] == "Paused"
+    assert world.status["traffic"]["shadow"] == world.status["step"]["shadow"] == 20
     assert evidence(world)["requests"] > before + 500, "compared on"
     world.command("resume", f"{world.status['candidate']['revision']}#1")
     await until(world, operator, serves(2))
@@ -193,6 +194,7 @@ async def test_the_dead_mans_switch_ends_the_copies_and_the_hold_begins_anew() -
     world.tick(200)
     assert all(pod.shadow == 0 for pod in world.pods.values())
     await operator.step()
+    assert "inForceSince" not in world.status["step"], "no pod copies, whatever generation it has heard"
     world.tick(0.5)
     assert any(pod.shadow == 20 for pod in world.pods.values())
     await run(world, operator, 20)

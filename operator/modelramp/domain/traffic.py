@@ -76,7 +76,6 @@ def withdrawn(turn: Turn) -> bool:
     said_so = all(
         pod.metrics is not None
         and pod.metrics.weight == 0
-        and not pod.metrics.shadow
         and (pod.metrics.generation == 0 or pod.metrics.generation >= traffic.weight_generation)
         for pod in ready
     )
