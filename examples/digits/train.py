@@ -49,6 +49,7 @@ def log_sklearn(model: Any) -> None:
 
 
 def log_onnx(model: Any) -> None:
+    """Raises mlflow.MlflowException."""
     mlflow.onnx.log_model(
         model,
         name=MODEL,

@@ -14,6 +14,7 @@ from modelramp_server.http_server import HttpServer
 from modelramp_server.local_model import LocalModel
 from modelramp_server.observability.metrics import Metrics
 from modelramp_server.relay.client import CandidateClient
+from modelramp_server.relay.shadow import BODY_LIMIT, Shadower
 from modelramp_server.relay.split_file import SplitFile
 from modelramp_server.relay.traffic import Traffic
 from modelramp_server.runtime import mlmodel
@@ -40,7 +41,9 @@ class Service:
         self.local = LocalModel(name, settings.model_version, settings.model_revision, queue, self._give_up)
         self.local.on_ready = self._ready
         self._client = CandidateClient(settings.candidate_url, settings.model_revision)
-        self.traffic = Traffic(self.local, self._client, self.metrics, settings.hostname)
+        copies = CandidateClient(settings.candidate_url, settings.model_revision, answer_limit=BODY_LIMIT)
+        self.shadower = Shadower(copies, self.metrics, settings.hostname)
+        self.traffic = Traffic(self.local, self._client, self.metrics, settings.hostname, self.shadower)
         self._split_file = SplitFile(settings.traffic_file, self.traffic.observe)
         self._thread = ModelThread(
             lambda: _load(settings, folder),
@@ -69,6 +72,7 @@ class Service:
         finally:
             for task in self._tasks:
                 task.cancel()
+            await self.shadower.close()
             await self._client.close()
         if self.problem is not None:
             raise self.problem

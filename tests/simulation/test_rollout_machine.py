@@ -24,7 +24,7 @@ STEPS = int(os.environ.get("MODELRAMP_STEPS", IN_CI))  # `make soak` takes a mil
 STEPS_IN_A_ROW = 30
 REACHED: Counter[tuple[str, str]] = Counter()  # phase and reason after each pass
 ROWS = {
-    *("Starting", "Serving", "Splitting", "Holding", "Suspended", "Unschedulable", "Rejected"),
+    *("Starting", "Serving", "Splitting", "Shadowing", "Holding", "Suspended", "Unschedulable", "Rejected"),
     *("AliasNotFound", "RegistryUnavailable", "PodUnreachable", "Superseded"),
 }
 ROLLOUT = {**SPEC["rollout"], "analysis": {"objectives": {"latency": {}}}}
@@ -36,6 +36,7 @@ BEHAVIOURS = st.sampled_from(
         Behaviour(service=0.09),
         Behaviour(classes={"0": 0.5, "1": 0.5}),
         Behaviour(classes={"1": 1.0}),
+        Behaviour(disagreement=0.3),
         Behaviour(ready_after=float("inf")),
         Behaviour(fault=Fault("LoadFailed", "does not load", models_own=True)),
         Behaviour(fault=Fault("Unschedulable", "no node fits", models_own=False)),
@@ -44,6 +45,7 @@ BEHAVIOURS = st.sampled_from(
     ]
 )
 
+SHADOWS = st.sampled_from([None, {}, {"maxDisagreement": 0.05}])
 PAUSES = st.sampled_from([None, {"duration": "5s"}, {"approval": "release"}])
 
 
@@ -52,7 +54,9 @@ class WatchedWorld(SimulatedWorld):
 
     async def annotate_pod(self, key: Any, annotation: str, value: str) -> None:
         split = json.loads(value)
-        if split["weight"]:
+        shadow = split.get("shadow")
+        assert not (shadow and split["weight"]), "users' answers in a shadow"
+        if split["weight"] or shadow:
             receiver = split["revision"]
             assert any(p.revision == receiver for p in self.pods.values()), "weight for a revision without pods"
             rejected = [r["revision"] for r in self.status.get("rejected", [])]
@@ -79,14 +83,21 @@ class WatchedWorld(SimulatedWorld):
         return service["spec"]["selector"]["modelramp.dev/revision"] if service else None
 
 
+def shadowed(rollout: dict[str, Any], shadow: dict[str, Any] | None) -> dict[str, Any]:
+    """The rollout with a shadow before all else, and a bound perhaps."""
+    if shadow is None:
+        return rollout
+    return {**rollout, "shadow": shadow, "steps": [{"shadow": 20, "hold": "5s"}, *rollout["steps"]]}
+
+
 class Rollouts(RuleBasedStateMachine):
     """Everybody does as they like; afterwards the invariants hold."""
 
-    @initialize(pause=PAUSES)
-    def start(self, pause: dict[str, Any] | None) -> None:
+    @initialize(pause=PAUSES, shadow=SHADOWS)
+    def start(self, pause: dict[str, Any] | None, shadow: dict[str, Any] | None) -> None:
         self.loop = asyncio.new_event_loop()
         steps = [*SPEC["rollout"]["steps"], *([{"pause": pause}] if pause else [])]
-        self.world = WatchedWorld({**SPEC, "rollout": {**ROLLOUT, "steps": steps}})
+        self.world = WatchedWorld({**SPEC, "rollout": shadowed({**ROLLOUT, "steps": steps}, shadow)})
         self.operator = Operator(self.world)
         self._passes(25)
 
@@ -181,6 +192,7 @@ class Rollouts(RuleBasedStateMachine):
         weights=st.lists(st.integers(1, 100), min_size=1, max_size=3, unique=True),
         latency=st.booleans(),
         pause=PAUSES,
+        shadow=SHADOWS,
         more=st.fixed_dictionaries(
             {},
             optional={
@@ -191,11 +203,12 @@ class Rollouts(RuleBasedStateMachine):
             },
         ),
     )
-    def edit_rollout(self, weights: list[int], latency: bool, pause: dict[str, Any] | None, more: Any) -> None:
+    def edit_rollout(self, weights: list[int], latency: bool, pause: Any, shadow: Any, more: Any) -> None:
         steps: list[dict[str, Any]] = [{"weight": w, "hold": "5s"} for w in sorted(weights)]
         if pause:
             steps.insert(1, {"pause": pause})
-        self.world.edit(rollout={**(ROLLOUT if latency else SPEC["rollout"]), "steps": steps, **more})
+        edited = {**(ROLLOUT if latency else SPEC["rollout"]), "steps": steps, **more}
+        self.world.edit(rollout=shadowed(edited, shadow))
 
     @precondition(lambda self: self.world.status.get("phase") == "Stable")
     @rule()

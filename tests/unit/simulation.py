@@ -52,6 +52,7 @@ from modelramp.ports import (
 
 KEY = Key("shop", "digits")
 DEPLOYMENT = Kind("apps/v1", "Deployment")
+COUNTED = ("ok", "bad", "c_ok", "c_bad", "s_ok", "s_bad", "agree", "disagree")
 BOUNDS = (0.01, 0.016, 0.025, 0.04, 0.063, 0.1, math.inf)
 
 Value = TypeVar("Value")
@@ -69,6 +70,7 @@ class Behaviour:
     bad_rate: float = 0.0
     service: float = 0.02  # seconds of every answer
     classes: Mapping[str, float] = field(default_factory=dict)  # what it predicts: share of its answers by class
+    disagreement: float = 0.0  # of its answers to copies
     fault: Fault | None = None
     example: dict[str, Any] | None = None
     inputs: tuple[Tensor, ...] = (Tensor("input", "FP64", (-1, 64)),)
@@ -86,18 +88,38 @@ class SimPod:
     found: int | None = None  # the generation that its server found when it started, and does not obey
     generation: int = 0
     weight: int = 0
+    shadow: int = 0
     heard: float = 0.0
     ttl: float | None = None
     salt: str = ""
     owed: float = 0.0  # bad answers of the candidate that are due
+    owed_disagreement: float = 0.0
     splits: dict[str, dict[str, int]] = field(default_factory=dict)
     service: dict[tuple[str, str], Counter[float]] = field(default_factory=dict)  # answers per bucket, by salt and side
     predicted: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)  # answers by class, likewise
 
+    @property
+    def counted_as(self) -> str:
+        """The salt under which it counts now."""
+        return self.salt if self.weight or self.shadow else ""
+
     def serve(self, side: str, seconds: float, answers: int) -> None:
-        salt = self.salt if self.weight else ""
         bound = next((bound for bound in BOUNDS if seconds <= bound), math.inf)
-        self.service.setdefault((salt, side), Counter())[bound] += answers
+        self.service.setdefault((self.counted_as, side), Counter())[bound] += answers
+
+    def copy(self, requests: int, theirs: "Behaviour", counts: dict[str, int]) -> None:
+        """Copies some of the requests that it has answered, and compares."""
+        copies = requests * self.shadow // 100
+        self.owed += copies * theirs.bad_rate
+        bad = int(self.owed)
+        self.owed -= bad
+        self.owed_disagreement += (copies - bad) * theirs.disagreement
+        other = int(self.owed_disagreement)
+        self.owed_disagreement -= other
+        for name, count in (("s_bad", bad), ("s_ok", copies - bad), ("disagree", other)):
+            counts[name] += count
+        counts["agree"] += copies - bad - other
+        self.serve("shadow", theirs.service, copies - bad)
 
     def predict(self, side: str, shares: Mapping[str, float], answers: int) -> None:
         counted = self.predicted.setdefault((self.salt if self.weight else "", side), {})
@@ -122,6 +144,7 @@ class SimulatedWorld:
         self.foreign = ""
         self.quota: Fault | None = None  # why no Deployment may make pods
         self.deaf = False  # nobody can ask the pods anything
+        self.copying = True  # the pods' image knows shadows
         self.clustered = False  # stable's few errors come many at a time
         self.rps = rps
         self.owner: Object | None = None
@@ -240,9 +263,10 @@ class SimulatedWorld:
             return
         if split and split.get("generation", pod.generation) != pod.generation:
             pod.generation, pod.weight, pod.salt = split["generation"], split["weight"], split["salt"]
+            pod.shadow = split.get("shadow", {}).get("share", 0) if self.copying else 0
             pod.heard, pod.ttl = self.time, split["ttl"]
         if pod.ttl is not None and self.time - pod.heard > pod.ttl:
-            pod.weight = 0
+            pod.weight = pod.shadow = 0
 
     def _serve(self, seconds: float) -> None:
         service = self.children.get((Kind("v1", "Service"), self.key.name))
@@ -253,9 +277,7 @@ class SimulatedWorld:
         for pod in serving:
             requests = round(self.rps * seconds / len(serving))
             to_candidate = requests * pod.weight // 100
-            counts = pod.splits.setdefault(
-                pod.salt if pod.weight else "", dict.fromkeys(("ok", "bad", "c_ok", "c_bad"), 0)
-            )
+            counts = pod.splits.setdefault(pod.counted_as, dict.fromkeys(COUNTED, 0))
             revision = json.loads(pod.split).get("revision", "") if pod.split else ""
             candidate = next((p for p in self.pods.values() if p.revision == revision), None)
             theirs = self.behaviours.get(candidate.version, Behaviour()) if candidate else Behaviour()
@@ -272,6 +294,7 @@ class SimulatedWorld:
             pod.serve("stable", own.service, requests - to_candidate - own_bad)
             pod.predict("candidate", theirs.classes, to_candidate - bad)
             pod.predict("stable", own.classes, requests - to_candidate - own_bad)
+            pod.copy(requests - to_candidate, theirs, counts)
 
     # The Cluster port
 
@@ -417,9 +440,14 @@ class SimulatedWorld:
             salt: SplitCounts(
                 candidate_ok=c["c_ok"],
                 candidate_bad=c["c_bad"],
+                shadow_ok=c["s_ok"],
+                shadow_bad=c["s_bad"],
+                agree=c["agree"],
+                disagree=c["disagree"],
                 stable_ok=c["ok"],
                 stable_bad=c["bad"],
                 candidate_service=pod.histogram(salt, "candidate"),
+                shadow_service=pod.histogram(salt, "shadow"),
                 stable_service=pod.histogram(salt, "stable"),
                 candidate_classes=pod.classes(salt, "candidate"),
                 stable_classes=pod.classes(salt, "stable"),
@@ -431,6 +459,7 @@ class SimulatedWorld:
             split_version=pod.split_version,
             generation=pod.generation,
             weight=pod.weight,
+            shadow=pod.shadow if self.copying else None,
             started=pod.born,
             splits=splits,
             **window,

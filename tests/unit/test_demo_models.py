@@ -98,3 +98,13 @@ def test_every_graph_declares_the_same_input_and_output(build: object) -> None:
     running = session(build())
     assert [(i.name, i.type, i.shape[1]) for i in running.get_inputs()] == [(INPUT, "tensor(float)", PIXELS)]
     assert [(o.name, o.type) for o in running.get_outputs()] == [(OUTPUT, "tensor(int64)")]
+
+
+def test_a_bound_on_disagreement_tells_the_better_version_from_the_confused_one() -> None:
+    _, held_out = split()
+    fair = models.fair().predict(held_out.images)
+    better, confused = (answers(session(model()), held_out.images) for model in (models.better, models.confused))
+    assert confused.dtype == np.int64
+    assert 0.05 < np.mean(better != fair) < 0.13
+    assert np.mean(confused != fair) > 0.4
+    assert np.mean(confused == held_out.labels) < 0.65

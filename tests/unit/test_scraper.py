@@ -37,6 +37,12 @@ def predictions(side: str, salt: str, name: str, count: float, target: str = "aa
     return f"modelramp_predictions_total{{{labels}}} {count}"
 
 
+def shadow_answers(salt: str, result: str, count: float) -> str:
+    labels = f'{LABELS},target="aaaaaaaa",salt="{salt}",result="{result}"'
+    return f"modelramp_shadow_answers_total{{{labels}}} {count}"
+
+
+OUTCOMES = ("ok", "bad", "slow", "neutral", "error", "skipped")
 TEXT = "\n".join(
     [
         "# HELP modelramp_split_requests_total Requests by the side they were dealt to.",
@@ -67,10 +73,14 @@ TEXT = "\n".join(
         predictions("candidate", "8f", "7", 5),
         predictions("candidate", "8f", "7", 2, target="bbbbbbbb"),
         predictions("a third", "8f", "7", 5),
+        *(split_requests("shadow", "8f", outcome, 20 + n) for n, outcome in enumerate(OUTCOMES)),
+        service_seconds("shadow", "8f", "+Inf", 20),
+        *(shadow_answers("8f", result, 1 + n) for n, result in enumerate(("agree", "disagree", "incomparable", "?"))),
         f'modelramp_request_duration_seconds_bucket{{{LABELS},route="infer",le="+Inf"}} 999',
         "# TYPE modelramp_traffic_generation gauge",
         f"modelramp_traffic_generation{{{LABELS}}} 17",
         f"modelramp_traffic_weight{{{LABELS}}} 10",
+        f"modelramp_traffic_shadow{{{LABELS}}} 20",
         f"modelramp_bad_window_seconds{{{LABELS}}} 3600",
         f"modelramp_bad_window_sum{{{LABELS}}} 12",
         f"modelramp_bad_window_squares{{{LABELS}}} 20",
@@ -81,6 +91,7 @@ TEXT = "\n".join(
 METRICS = PodMetrics(
     generation=17,
     weight=10,
+    shadow=20,
     started=1.7952e9,
     splits={
         "": SplitCounts(stable_ok=900, stable_bad=2, stable_service={0.01: 880, 0.016: 899, inf: 900}),
@@ -90,8 +101,16 @@ METRICS = PodMetrics(
             candidate_neutral=4,
             candidate_error=5,
             candidate_skipped=6,
+            shadow_ok=20,
+            shadow_bad=21 + 22,
+            shadow_error=24,
+            shadow_skipped=25,
+            agree=1,
+            disagree=2,
+            incomparable=3,
             stable_ok=90,
             candidate_service={0.01: 0, inf: 7},
+            shadow_service={inf: 20},
             stable_service={inf: 90},
             candidate_classes={"7": 7},
             stable_classes={"7": 60, 'a "b"': 30},

@@ -18,7 +18,8 @@ from modelramp.domain.world import PodMetrics, SplitCounts
 SPLIT_REQUESTS = "modelramp_split_requests_total"
 PREDICTIONS = "modelramp_predictions_total"
 SERVICE_BUCKET = "modelramp_split_service_seconds_bucket{"
-SERVICE = {"candidate": "candidate_service", "stable": "stable_service"}
+SHADOW_ANSWERS = "modelramp_shadow_answers_total"
+SERVICE = {"candidate": "candidate_service", "stable": "stable_service", "shadow": "shadow_service"}
 CLASSES = {"candidate": "candidate_classes", "stable": "stable_classes"}
 OUTCOMES = {
     ("candidate", "ok"): "candidate_ok",
@@ -27,19 +28,26 @@ OUTCOMES = {
     ("candidate", "neutral"): "candidate_neutral",
     ("candidate", "error"): "candidate_error",
     ("candidate", "skipped"): "candidate_skipped",
+    ("shadow", "ok"): "shadow_ok",
+    ("shadow", "bad"): "shadow_bad",
+    ("shadow", "slow"): "shadow_bad",
+    ("shadow", "error"): "shadow_error",
+    ("shadow", "skipped"): "shadow_skipped",
     ("stable", "ok"): "stable_ok",
     ("stable", "bad"): "stable_bad",
 }
+RESULTS = frozenset({"agree", "disagree", "incomparable"})
 GAUGES = {
     "modelramp_split_version": "split_version",
     "modelramp_traffic_generation": "generation",
     "modelramp_traffic_weight": "weight",
+    "modelramp_traffic_shadow": "shadow",
     "process_start_time_seconds": "started",
     "modelramp_bad_window_seconds": "bad_seconds",
     "modelramp_bad_window_sum": "bad_sum",
     "modelramp_bad_window_squares": "bad_squares",
 }
-WHOLE = frozenset({"split_version", "generation", "weight"})
+WHOLE = frozenset({"split_version", "generation", "weight", "shadow"})
 LE = re.compile(r'[{,]le="([^"]*)"')
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 
@@ -58,7 +66,7 @@ def pod_metrics(text: str) -> PodMetrics:
         if sample.name == PREDICTIONS:
             _add_prediction(splits, sample.labels, int(value))
             continue
-        field = OUTCOMES.get((sample.labels.get("side", ""), sample.labels.get("outcome", "")), "")
+        field = _counted(sample)
         if field:
             splits[sample.labels.get("salt", "")][field] += int(value)
     gauges.setdefault("split_version", 1 if "generation" in gauges else 0)  # it was not told with the first format
@@ -75,6 +83,14 @@ def _add_prediction(splits: dict[str, dict[str, Any]], labels: Mapping[str, str]
         counts[name] = counts.get(name, 0) + count
 
 
+def _counted(sample: Sample) -> str:
+    """The field of SplitCounts that a sample adds to; "" for what this release does not know."""
+    if sample.name == SHADOW_ANSWERS:
+        result = sample.labels.get("result", "")
+        return result if result in RESULTS else ""
+    return OUTCOMES.get((sample.labels.get("side", ""), sample.labels.get("outcome", "")), "")
+
+
 def possible(name: str, value: float) -> float:
     if not isfinite(value) or value < 0:
         raise ValueError(f"{name} is {value}")
@@ -83,7 +99,7 @@ def possible(name: str, value: float) -> float:
 
 def _samples(lines: Iterable[str]) -> Iterable[Sample]:
     """The contract's counters and gauges; other lines are not even parsed."""
-    wanted = (SPLIT_REQUESTS, PREDICTIONS, *GAUGES)
+    wanted = (SPLIT_REQUESTS, SHADOW_ANSWERS, PREDICTIONS, *GAUGES)
     chosen = "\n".join(line for line in lines if line.startswith(wanted))
     for family in text_string_to_metric_families(chosen + "\n"):
         yield from family.samples

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 from modelramp.api.base import OPEN_OBJECT, ApiModel, Duration, cel
 from modelramp.api.drift import Drift
 from modelramp.api.gates import Gates
+from modelramp.api.shadow import Shadow
 
 MAX_STEPS = 20
 
@@ -171,16 +172,22 @@ class Pause(ApiModel):
 
 
 class Step(ApiModel):
-    """One entry of the rollout: a weight to hold, or a pause at the weight before it."""
+    """One entry of the rollout: a shadow or a weight to hold, or a pause at what is before it."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
-            ("has(self.weight) != has(self.pause)", "a step has either a weight or a pause"),
-            ("!has(self.hold) || has(self.weight)", "hold belongs to a step with a weight"),
+            (
+                "[has(self.weight), has(self.shadow), has(self.pause)].exists_one(one, one)",
+                "a step has exactly one of weight, shadow and pause",
+            ),
+            ("!has(self.hold) || !has(self.pause)", "hold belongs to a step with a weight or a shadow"),
         )
     )
 
     weight: int | None = Field(None, ge=1, le=100, description="Percent of requests that the candidate answers.")
+    shadow: int | None = Field(
+        None, ge=1, le=100, description="Percent of requests of which the candidate gets a copy; stable answers all."
+    )
     hold: Duration | None = Field(None, description="How long at least, from when the weight is in force.")
     pause: Pause | None = None
 
@@ -218,6 +225,15 @@ class Analysis(ApiModel):
 class Rollout(ApiModel):
     """How a candidate becomes stable."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.shadow) || !has(self.shadow.maxDisagreement) || self.steps.exists(s, has(s.shadow))",
+                "spec.rollout.shadow.maxDisagreement needs a step such as {shadow: 20, hold: 10m}",
+            )
+        )
+    )
+
     steps: list[Step] = Field(
         default_factory=lambda: [
             Step(weight=10, hold=timedelta(minutes=1)),
@@ -230,9 +246,14 @@ class Rollout(ApiModel):
                 "self.filter(s, has(s.weight)).map(s, s.weight).isSorted() && self.filter(s, has(s.weight))"
                 ".all(a, self.exists_one(b, has(b.weight) && b.weight == a.weight))",
                 "weights must rise from step to step",
-            )
+            ),
+            (
+                "self.filter(s, !has(s.pause)).map(s, has(s.weight) ? 1 : 0).isSorted()",
+                "steps with a shadow come before all weights",
+            ),
         ),
     )
+    shadow: Shadow = Shadow()
     gates: Gates = Gates()
     analysis: Analysis = Analysis()
     bake: Duration = Field(

@@ -151,6 +151,7 @@ class StepStatus(ApiModel):
     index: int = 0
     entered_at: Time
     weight: int = Field(0, description="Weight that this step wants.")
+    shadow: int = Field(0, description="Percent of the requests that this step wants copied.")
     achieved_weight: float | None = Field(None, description="Share measured from the pods' counters.")
     in_force_since: Time | None = Field(None, description="When every stable pod was seen to act on the weight.")
     counted_requests: int = Field(0, description="Requests counted since then.")
@@ -162,8 +163,14 @@ class TrafficStatus(ApiModel):
 
     generation: int = 0
     weight: int = 0
+    shadow: int = Field(0, description="Percent of the requests of which the candidate gets a copy.")
     weight_generation: int = Field(0, description="Generation that first carried the present weight.")
     renewed_at: Time | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether any request, or a copy of one, goes to the candidate."""
+        return self.weight > 0 or self.shadow > 0
 
 
 class EvidenceStatus(ApiModel):

@@ -8,7 +8,7 @@ from modelramp.api.spec import Spec
 from modelramp.api.status import Status
 from modelramp.desired import children, takeover
 from modelramp.desired.meta import Body, Owner
-from modelramp.desired.split import split
+from modelramp.desired.split import shadow, split
 from modelramp.domain.traffic import candidate_size, full_size, salt
 from modelramp.domain.world import Pod, Revision, World
 
@@ -97,7 +97,8 @@ def splits(owner: Owner, spec: Spec, status: Status, world: World, ttl: timedelt
     if stable and candidate and status.step:
         stickiness = spec.traffic.stickiness
         header = stickiness.header if stickiness else None
-        value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl, header)
+        copies = shadow(traffic.shadow, spec.rollout.shadow) if traffic.shadow else None
+        value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl, header, copies)
         wanted |= {pod.name: value for pod in world.pods_of(stable.revision) if pod.ready or pod.split}
     if stable:
         for drain in status.draining:

@@ -6,8 +6,9 @@ One entry of status.evidence per metric. A Fail of any fails; a Pass takes all o
 from datetime import datetime
 
 from modelramp.api.status import EvidenceStatus, Verdict
-from modelramp.domain import drift, errors, latency
+from modelramp.domain import disagreement, drift, errors, latency
 from modelramp.domain.counts import Counts
+from modelramp.domain.disagreement import DISAGREEMENT
 from modelramp.domain.drift import DRIFT
 from modelramp.domain.errors import ERRORS
 from modelramp.domain.evidence import split_alpha
@@ -16,15 +17,16 @@ from modelramp.domain.turn import Turn
 
 
 def metrics(turn: Turn) -> list[str]:
-    """What the spec asks to be judged. Drift without a bound is watched, not judged: see checks.drifted."""
+    """What the spec asks to be judged, in a shadow and on live requests. Drift without a bound is watched, not judged:
+    see checks.drifted."""
     asked = turn.snap.spec.rollout.analysis.objectives
     wanted = {ERRORS: True, LATENCY: asked.latency is not None, DRIFT: drift.judged(asked.drift)}
     return [metric for metric, judged in wanted.items() if judged]
 
 
 def judged(turn: Turn) -> list[EvidenceStatus]:
-    """The evidence on those."""
-    return [e for e in turn.status.evidence if e.metric in metrics(turn)]
+    """The evidence on those, and on disagreement."""
+    return [e for e in turn.status.evidence if e.metric in (*metrics(turn), DISAGREEMENT)]
 
 
 def looked_at(turn: Turn) -> datetime | None:
@@ -47,12 +49,13 @@ def look(turn: Turn) -> None:
     asked = turn.snap.spec.rollout.analysis
     before = {e.metric: e for e in turn.status.evidence}
     pods = [pod for pod in turn.world.pods_of(turn.stable_revision) if pod.metrics is not None]
-    alpha = split_alpha(asked.alpha, len(metrics(turn)))
+    alpha = split_alpha(asked.alpha, len(metrics(turn)) + disagreement.judged(turn))
     evidence, dealt = errors.look(turn, before.get(ERRORS), pods, alpha)
     share(turn, dealt)
     found = [evidence]
     if asked.objectives.latency is not None:
         found.append(latency.look(turn, before.get(LATENCY), pods, alpha, asked.objectives.latency))
+    found += disagreement.look(turn, before.get(DISAGREEMENT), pods, alpha)
     moved = asked.objectives.drift
     watched = drift.look(turn, before.get(DRIFT), pods, alpha if drift.judged(moved) else asked.alpha, moved)
     turn.set(evidence=[*found, watched] if watched is not None else found)
@@ -93,5 +96,7 @@ def blind(turn: Turn) -> bool:
 
 
 def passed(turn: Turn) -> bool:
-    """Every metric that is asked for now has passed; one that was asked for since the last look has not."""
-    return {e.metric: e.verdict for e in judged(turn)} == dict.fromkeys(metrics(turn), Verdict.PASS)
+    """Every metric that is asked for now has passed; one that was asked for since the last look has not. A bound on
+    disagreement was met before the shadow ended."""
+    verdicts = {e.metric: e.verdict for e in judged(turn) if e.metric != DISAGREEMENT}
+    return verdicts == dict.fromkeys(metrics(turn), Verdict.PASS)

@@ -3,11 +3,12 @@
 Each answers True (or False, for in_force) once it has said why, or has moved the object elsewhere.
 """
 
-from modelramp.api.spec import OnInconclusive, Step
+from modelramp.api.spec import OnInconclusive
 from modelramp.api.status import Cause, Phase, Verdict
 from modelramp.domain import analysis, drift, moves
 from modelramp.domain.admission import may_rise
 from modelramp.domain.moves import abort, fail, overdue, release, undecided, unresolved
+from modelramp.domain.share import Share, held
 from modelramp.domain.traffic import FULL, POLL, acknowledged, set_weight, size_for
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Unresolved
@@ -73,7 +74,7 @@ def broken(turn: Turn) -> bool:
 
 def judged_bad(turn: Turn) -> bool:
     """Takes a look if one is due; a Fail ends the attempt."""
-    if turn.status.step is None or not turn.status.traffic.weight:
+    if turn.status.step is None or not turn.status.traffic.live:
         return False
     analysis.look(turn)
     if not analysis.failed(turn):
@@ -133,31 +134,39 @@ def _starting(turn: Turn, size: int) -> None:
         turn.say("ProgressDeadlineExceeded", f"{message}; still trying")
 
 
-def in_force(turn: Turn, weight: int) -> bool:
-    """Brings a weight into force: first enough ready pods, then the split, then every stable pod's word for it."""
-    candidate, step, size = turn.candidate, turn.status.step, size_for(turn.snap.spec, turn.status, weight)
+def in_force(turn: Turn, share: Share) -> bool:
+    """Brings a share into force: first enough ready pods, then the split, then every stable pod's word for it."""
+    candidate, step, size = turn.candidate, turn.status.step, size_for(turn.snap.spec, turn.status, share.load)
     ready = turn.world.ready(candidate.revision)
-    if turn.status.traffic.weight != weight:
-        if weight > turn.status.traffic.weight and not may_rise(turn):
+    if held(turn.status) != share:
+        if share > held(turn.status) and not may_rise(turn):
             return False
         if ready < size:
-            short_of_pods(turn, "Sizing", f"{ready} of {size} pods for {weight} % are ready")
+            short_of_pods(turn, "Sizing", f"{ready} of {size} pods for {share.load} % are ready")
             return False
-        set_weight(turn, weight)
+        set_weight(turn, share.weight, share.shadow)
         step = step and step.model_copy(update={"in_force_since": None})
-        turn.tell("WeightSet", f"{weight} % of the requests go to version {candidate.version}")
-    elif ready < (size if weight == FULL else 1):
+        tell_share(turn, share)
+    elif ready < (size if share.weight == FULL else 1):
         turn.set(step=step and step.model_copy(update={"in_force_since": None}))
         short_of_pods(turn, "PodsLost", f"{ready} of {size} pods of the candidate are ready")
         return False
     turn.set(candidate=turn.candidate.model_copy(update={"waiting_since": None}))
     if step and step.in_force_since is None:
         if not acknowledged(turn):
-            turn.say("Splitting", f"waiting for every stable pod to act on {weight} %")
+            turn.say("Splitting", f"waiting for every stable pod to act on {share}")
             turn.wake_in(POLL)
             return False
         turn.set(step=step.model_copy(update={"in_force_since": turn.now}))
     return True
+
+
+def tell_share(turn: Turn, share: Share) -> None:
+    version = turn.candidate.version
+    if share.shadow:
+        message = f"copies of {share.shadow} % of the requests go to version {version}; stable answers all"
+        return turn.tell("ShadowSet", message)
+    turn.tell("WeightSet", f"{share.weight} % of the requests go to version {version}")
 
 
 def blind(turn: Turn) -> bool:
@@ -174,5 +183,5 @@ def blind(turn: Turn) -> bool:
     return True
 
 
-def holding(turn: Turn, step: Step) -> str:
-    return f"{step.weight} %: {analysis.told(turn)}"
+def holding(turn: Turn, share: Share) -> str:
+    return f"{share}: {analysis.told(turn)}"

@@ -45,7 +45,7 @@ def decide(snapshot: Snapshot) -> Decision:
     checks.note_stable(turn)
     if not suspended(turn) and not commands.obey(turn) and not commands.approved(turn):
         PHASES[turn.status.phase](turn)
-    if turn.status.phase in SPLIT_HELD and turn.status.traffic.weight:
+    if turn.status.phase in SPLIT_HELD and turn.status.traffic.live:
         traffic.renew(turn)
     moves.account_for_holds(turn)
     moves.retire(turn)

@@ -13,8 +13,9 @@ from modelramp.domain.world import Pod, SplitCounts
 ERRORS = "errors"
 
 SIDES = ("candidate", "stable", "answered", "refused")
-"""candidate, stable: evidence about each side. answered: requests dealt, and those the candidate answered.
-refused: requests dealt to the candidate, and those that are no evidence because nobody took them."""
+"""candidate, stable: evidence about each side, copies included. answered: requests dealt, and those the candidate
+answered. refused: requests and copies dealt to the candidate, and those that are no evidence because nobody took them.
+"""
 
 
 def look(
@@ -44,15 +45,16 @@ def count(side: str, c: SplitCounts) -> Counts:
     """One side's counters as requests and, among them, those that matter (see SIDES)."""
     unanswered = c.candidate_error + c.candidate_skipped
     to_candidate = c.candidate_ok + c.candidate_bad + unanswered
+    copies, lost = c.shadow_ok + c.shadow_bad, c.shadow_error + c.shadow_skipped
     match side:
         case "candidate":
-            return Counts(c.candidate_ok + c.candidate_bad, c.candidate_bad)
+            return Counts(c.candidate_ok + c.candidate_bad + copies, c.candidate_bad + c.shadow_bad)
         case "stable":
             return Counts(c.stable_ok + c.stable_bad, c.stable_bad)
         case "answered":
             return Counts(to_candidate + c.stable_ok + c.stable_bad, c.candidate_ok)
         case _:
-            return Counts(to_candidate, unanswered)
+            return Counts(to_candidate + copies + lost, unanswered + lost)
 
 
 def pooled(pods: Collection[Pod]) -> list[BadWindow]:

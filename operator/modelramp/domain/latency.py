@@ -161,7 +161,7 @@ def slow_by_side(pods: Collection[Pod], attempt: str, above: float) -> BySide:
     """Both sides' answers of the attempt, and the slow ones among them, by container."""
     now = by_container(pods, attempt)
     return {
-        "candidate": {k: slow(c.candidate_service, above) for k, c in now.items()},
+        "candidate": {k: slow(c.candidate_service, above) + slow(c.shadow_service, above) for k, c in now.items()},
         "stable": {k: slow(c.stable_service, above) for k, c in now.items()},
     }
 

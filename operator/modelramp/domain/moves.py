@@ -17,6 +17,7 @@ from modelramp.api.status import (
 )
 from modelramp.domain import analysis, drift
 from modelramp.domain.approval import STEP_PAUSES
+from modelramp.domain.share import Share, held, in_hand, wanted
 from modelramp.domain.snapshot import Target
 from modelramp.domain.traffic import FULL, salt, set_weight
 from modelramp.domain.turn import Turn
@@ -79,14 +80,10 @@ def cause(turn: Turn, target: Target) -> Cause:
     return Cause.SPEC if turn.status.observed_generation != turn.snap.generation else Cause.ALIAS
 
 
-def first_weight(turn: Turn) -> int:
-    return next((s.weight for s in turn.snap.spec.rollout.steps if s.weight), FULL)
-
-
 def enter_step(turn: Turn, index: int, phase: Phase) -> None:
     steps = turn.snap.spec.rollout.steps
-    weight = (steps[index].weight if index < len(steps) else FULL) or turn.status.traffic.weight
-    turn.set(step=StepStatus(index=index, entered_at=turn.now, weight=weight))
+    share = wanted(steps[index], held(turn.status)) if index < len(steps) else Share(FULL)
+    turn.set(step=StepStatus(index=index, entered_at=turn.now, weight=share.weight, shadow=share.shadow))
     turn.enter(phase)
 
 
@@ -94,10 +91,10 @@ def step_index(turn: Turn) -> int:
     """The step in hand; of steps edited meanwhile, the highest whose weight is not above the present one."""
     steps = turn.snap.spec.rollout.steps
     index = turn.status.step.index if turn.status.step else 0
-    weight = turn.status.step.weight if turn.status.step else 0
-    if index == len(steps) or (index < len(steps) and (steps[index].weight or weight) == weight):
+    share = in_hand(turn.status)
+    if index == len(steps) or (index < len(steps) and wanted(steps[index], share) == share):
         return index
-    reached = [i for i, step in enumerate(steps) if step.weight and step.weight <= weight]
+    reached = [i for i, step in enumerate(steps) if step.pause is None and wanted(step, share) <= share]
     index = reached[-1] if reached else 0
     enter_step(turn, index, turn.status.phase)
     return index
@@ -219,7 +216,7 @@ def fail(turn: Turn, reason: str, message: str) -> None:
     """The candidate has failed on its own account: taken back, or held for a person where the spec says so."""
     if turn.snap.spec.rollout.on_failure is OnFailure.ABORT:
         return abort(turn, reason, message, reject=True)
-    if turn.status.traffic.weight:
+    if turn.status.traffic.live:
         set_weight(turn, 0)
     if turn.candidate.pause is None or turn.candidate.pause.reason != reason:
         pause(turn, reason, message)
@@ -228,7 +225,7 @@ def fail(turn: Turn, reason: str, message: str) -> None:
 def abort(turn: Turn, reason: str, message: str, *, reject: bool) -> None:
     """Weight 0 first; the rest when that is seen to hold."""
     turn.record_candidate("Aborting", reason, message, warning=reject)
-    if turn.status.traffic.weight:
+    if turn.status.traffic.live:
         set_weight(turn, 0)
     stop = AbortStatus(reason=reason, message=message, reject=reject)
     turn.set(candidate=turn.candidate.model_copy(update={"abort": stop}))

@@ -22,7 +22,6 @@ from modelramp.domain.moves import (
     came_back,
     conclude,
     enter_step,
-    first_weight,
     pause,
     promote,
     resume,
@@ -32,7 +31,9 @@ from modelramp.domain.moves import (
 )
 from modelramp.domain.promotion import hand_over, settle_as_stable
 from modelramp.domain.rollback import gone_bad
-from modelramp.domain.traffic import FULL, full_size, size_for, withdrawn
+from modelramp.domain.shadow import SHADOWING, impossible, unproven
+from modelramp.domain.share import Share, held, wanted
+from modelramp.domain.traffic import FULL, first_load, full_size, size_for, withdrawn
 from modelramp.domain.turn import Turn
 from modelramp.domain.unsplit import UNSUPPORTED, may_switch, straight_on, unsplit
 
@@ -93,7 +94,7 @@ def gating(turn: Turn) -> None:
     if moved_on(turn) or broken(turn) or unnamed(turn) or gates.failed(turn):
         return
     candidate = turn.candidate
-    size = size_for(turn.snap.spec, turn.status, FULL if candidate.direct else first_weight(turn))
+    size = size_for(turn.snap.spec, turn.status, FULL if candidate.direct else first_load(turn.snap.spec))
     if turn.world.ready(candidate.revision) < size:
         return waiting_for_pods(turn, size)
     if candidate.direct:
@@ -109,7 +110,7 @@ def gating(turn: Turn) -> None:
 
 
 def ramping(turn: Turn) -> None:
-    """A step: the weight is brought into force, held, and judged."""
+    """A step: its weight or shadow is brought into force, held, and judged."""
     if moved_on(turn) or broken(turn) or judged_bad(turn) or unnamed(turn):
         return
     if stable_is_down(turn):
@@ -124,15 +125,16 @@ def ramping(turn: Turn) -> None:
     step = steps[index]
     if step.pause is not None:
         return pause(turn, *why(step.pause))
-    if not in_force(turn, step.weight or FULL):
+    share = wanted(step, held(turn.status))
+    if impossible(turn, step, index) or not in_force(turn, share):
         return
     since = turn.status.step.in_force_since if turn.status.step else None
     if since is None or not turn.over(since, step.hold or NO_TIME):
-        return turn.say("Holding", holding(turn, step))
-    if blind(turn) or frozen(turn):
+        return turn.say(SHADOWING if share.shadow else "Holding", holding(turn, share))
+    if blind(turn) or frozen(turn) or unproven(turn, step, holding(turn, share)):
         return
     if index + 1 < len(steps):
-        turn.tell("StepDone", f"{step.weight} % held; nothing failed")
+        turn.tell("StepDone", f"{share} held; nothing failed")
         return enter_step(turn, index + 1, Phase.RAMPING)
     conclude(turn)
 
@@ -168,7 +170,7 @@ def promoting(turn: Turn) -> None:
         return come_back(turn)
     if unsplit(turn):
         return commit(turn, UNSUPPORTED) if may_switch(turn) else None
-    if judged_bad(turn) or not in_force(turn, FULL):
+    if judged_bad(turn) or not in_force(turn, Share(FULL)):
         return
     since = turn.status.step.in_force_since if turn.status.step else None
     if since is None or not turn.over(since, turn.snap.spec.rollout.bake):
@@ -183,7 +185,7 @@ def come_back(turn: Turn) -> None:
     step, candidate = turn.status.step, turn.candidate
     ready = turn.world.ready(candidate.revision) >= full_size(turn.snap.spec, turn.status)
     unheard = step is not None and turn.over(step.entered_at, turn.snap.policy.traffic_ttl)
-    if in_force(turn, FULL) or (ready and unheard):
+    if in_force(turn, Share(FULL)) or (ready and unheard):
         commit(turn, "ServedBefore")
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from modelramp.api.spec import Spec
 from modelramp.api.status import Phase, Status, TrafficStatus
+from modelramp.domain.share import held, in_hand
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Pod
 
@@ -23,13 +24,12 @@ def salt(uid: str, revision: str, generation: int) -> str:
     return f"{uid[:8]}-{revision}-{generation}"
 
 
-def set_weight(turn: Turn, weight: int) -> None:
+def set_weight(turn: Turn, weight: int, shadow: int = 0) -> None:
     """Writes down a new weight under a new generation; the pods hear of it after the status stands."""
     traffic = turn.status.traffic
     generation = traffic.generation + 1
-    turn.set(
-        traffic=TrafficStatus(generation=generation, weight=weight, weight_generation=generation, renewed_at=turn.now)
-    )
+    changes = {"generation": generation, "weight_generation": generation, "renewed_at": turn.now}
+    turn.set(traffic=TrafficStatus(weight=weight, shadow=shadow, **changes))
 
 
 def renew(turn: Turn) -> None:
@@ -44,7 +44,7 @@ def renew(turn: Turn) -> None:
 def lapse(turn: Turn) -> None:
     """Away for longer than the ttl: the pods have taken the share back, and nothing has been in force since."""
     traffic, step = turn.status.traffic, turn.status.step
-    if step is None or step.in_force_since is None or not traffic.weight or traffic.renewed_at is None:
+    if step is None or step.in_force_since is None or not traffic.live or traffic.renewed_at is None:
         return
     if turn.now - traffic.renewed_at > turn.snap.policy.traffic_ttl:
         turn.set(step=step.model_copy(update={"in_force_since": None}))
@@ -62,6 +62,7 @@ def acknowledged(turn: Turn) -> bool:
         pod.metrics is not None
         and pod.metrics.generation >= traffic.weight_generation
         and pod.metrics.weight == traffic.weight
+        and (pod.metrics.shadow or 0) == traffic.shadow
         for pod in ready
     )
 
@@ -108,9 +109,13 @@ def candidate_size(spec: Spec, status: Status) -> int:
         or (candidate and (candidate.direct or candidate.whole))
     ):
         return full_size(spec, status)
-    steps = [step.weight for step in spec.rollout.steps if step.weight]
-    wanted = status.step.weight if status.step else (steps or [FULL])[0]
-    return size_for(spec, status, max(wanted, status.traffic.weight))
+    wanted = in_hand(status).load if status.step else first_load(spec)
+    return size_for(spec, status, max(wanted, held(status).load))
+
+
+def first_load(spec: Spec) -> int:
+    """Percent of the requests that the candidate must carry first."""
+    return next((load for step in spec.rollout.steps if (load := step.weight or step.shadow)), FULL)
 
 
 def raise_floor(turn: Turn) -> None:

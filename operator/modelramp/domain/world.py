@@ -61,9 +61,17 @@ class SplitCounts:
     candidate_neutral: int = 0
     candidate_error: int = 0
     candidate_skipped: int = 0
+    shadow_ok: int = 0  # copies: nobody was given the candidate's answer
+    shadow_bad: int = 0
+    shadow_error: int = 0
+    shadow_skipped: int = 0
+    agree: int = 0  # ok answers to copies, compared with stable's
+    disagree: int = 0
+    incomparable: int = 0
     stable_ok: int = 0
     stable_bad: int = 0
     candidate_service: Mapping[float, int] = field(default_factory=dict)
+    shadow_service: Mapping[float, int] = field(default_factory=dict)
     stable_service: Mapping[float, int] = field(default_factory=dict)
     """Histograms of service time: ok answers that took at most so many seconds; at infinity all of them."""
     candidate_classes: Mapping[str, int] = field(default_factory=dict)
@@ -78,6 +86,7 @@ class PodMetrics:
     split_version: int = 1  # the newest format of the split that it reads; 0: none
     generation: int = 0
     weight: int = 0
+    shadow: int | None = None  # percent copied; None: its image copies nothing
     started: float = 0.0  # process_start_time_seconds
     splits: Mapping[str, SplitCounts] = field(default_factory=dict)  # by salt; "" is no split
     bad_seconds: float = 0.0

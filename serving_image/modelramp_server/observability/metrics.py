@@ -57,6 +57,7 @@ class Metrics:
         service = histogram(
             "modelramp_split_service_seconds", "Service time of ok answers", SERVICE_BUCKETS, "side", "target", "salt"
         )
+        shadow = counter("modelramp_shadow_answers", "Answers to copies, by comparison", "target", "salt", "result")
         rows = histogram("modelramp_batch_rows", "Rows of a forward", ROW_BUCKETS)
         unreadable = counter("modelramp_traffic_unreadable", "Splits that could not be read")
         own = self._own
@@ -66,6 +67,7 @@ class Metrics:
             lambda side, target, salt, outcome: split.labels(*own, side, target, salt, outcome).inc
         )
         self.service = lru_cache(256)(lambda side, target, salt: service.labels(*own, side, target, salt).observe)
+        self.shadow_answer = lru_cache(256)(lambda target, salt, result: shadow.labels(*own, target, salt, result).inc)
         self.batch_rows = rows.labels(*own).observe
         self.split_unreadable = unreadable.labels(*own).inc
 
@@ -77,6 +79,8 @@ class Metrics:
         self.generation = gauge("modelramp_traffic_generation", "Generation acted on; 0 none").labels(*self._own)
         self.split_version = gauge("modelramp_split_version", "Newest split format it reads").labels(*self._own)
         self.weight = gauge("modelramp_traffic_weight", "Weight in force").labels(*self._own)
+        self.shadow = gauge("modelramp_traffic_shadow", "Share copied").labels(*self._own)
+        self.shadow_inflight = gauge("modelramp_shadow_inflight", "Copies at the candidate").labels(*self._own)
         self.relay_inflight = gauge("modelramp_relay_inflight", "Requests at the candidate").labels(*self._own)
         self.breaker_open = gauge("modelramp_relay_breaker_open", "1 while open").labels(*self._own)
         self.queue_depth = gauge("modelramp_queue_depth", "Requests waiting for the model").labels(*self._own)

@@ -36,9 +36,17 @@ class CandidateFailed(Exception):
 class CandidateClient:
     """Hands one request to the candidate. Must be created and closed on the event loop."""
 
-    def __init__(self, url: str, sender: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        sender: str,
+        clock: Callable[[], float] = time.monotonic,
+        answer_limit: int | None = None,
+    ) -> None:
+        """`answer_limit`: bytes of an answer at most, if fewer than ANSWER_LIMIT."""
         self._url = url
         self._sender = sender
+        self._answer_limit = answer_limit
         self._clock = clock
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
@@ -90,7 +98,7 @@ class CandidateClient:
                 url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=trace
             ) as response:
                 trace.answered = True
-                payload = await _read_whole(response)
+                payload = await _read_whole(response, self._answer_limit or ANSWER_LIMIT)
                 back = [(n.lower(), v) for n, v in response.raw_headers if n.lower() not in _NOT_PASSED_BACK]
                 _check_whole(response.status, payload, back)
                 return Answer(response.status, payload, back)
@@ -159,15 +167,15 @@ def _notes_reuse() -> aiohttp.TraceConfig:
     return config
 
 
-async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
-    if (response.content_length or 0) > ANSWER_LIMIT:
+async def _read_whole(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    if (response.content_length or 0) > limit:
         raise CandidateFailed(Net.SIZE)
     parts: list[bytes] = []
     size = 0
     async for part in response.content.iter_any():
         parts.append(part)
         size += len(part)
-        if size > ANSWER_LIMIT:
+        if size > limit:
             raise CandidateFailed(Net.SIZE)
     return b"".join(parts)
 

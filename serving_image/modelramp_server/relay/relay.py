@@ -100,6 +100,11 @@ class Relay:
             answer.headers.append((b"x-modelramp-revision", self._revision.encode()))
         if verdict is not None:
             self.candidate_p99.add(took)
-            duration = _DURATION.search(headers.get(b"server-timing", b""))
-            answer.service = float(duration[1]) / 1000 if duration else took
+            answer.service = service_time(answer, took)
         return answer, verdict
+
+
+def service_time(answer: Answer, took: float) -> float:
+    """Seconds, as the server that answered reports them; else what the whole exchange took."""
+    duration = _DURATION.search(dict(answer.headers).get(b"server-timing", b""))
+    return float(duration[1]) / 1000 if duration else took

@@ -15,6 +15,17 @@ class UnreadableSplit(ValueError):
     """The annotation says nothing that this server understands; the message says what is wrong."""
 
 
+class Shadow(BaseModel):
+    """Copies: `share` percent of the requests answered here. Answers agree if numbers are within `tolerance` (relative)
+    and masks overlap by `iou` at least."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    share: Annotated[int, Field(ge=1, le=100)]
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    iou: Annotated[float, Field(gt=0, le=1)]
+
+
 class Split(BaseModel):
     """Percent of inference requests (0 to 100) for a revision; `ttl` seconds, or None for hand-over.
 
@@ -30,6 +41,7 @@ class Split(BaseModel):
     salt: str
     ttl: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     header: Annotated[str, Field(pattern="^[a-z0-9-]{1,63}$")] | None = None
+    shadow: Shadow | None = None
 
     @property
     def hand_over(self) -> bool:

@@ -13,6 +13,7 @@ from modelramp_server.relay.client import CandidateClient
 from modelramp_server.relay.outcomes import Outcome, judge_local
 from modelramp_server.relay.quantile import RecentP99
 from modelramp_server.relay.relay import Relay
+from modelramp_server.relay.shadow import Shadower
 from modelramp_server.relay.split import VERSION, Split, SplitState, UnreadableSplit, parse
 from modelramp_server.relay.stickiness import is_candidates, key_of
 
@@ -28,10 +29,12 @@ class Traffic:
         client: CandidateClient,
         metrics: Metrics,
         pod: str,
+        shadower: Shadower,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._local = local
         self._client = client
+        self._shadower = shadower
         self._metrics = metrics
         self._pod = pod
         self._clock = clock
@@ -42,6 +45,7 @@ class Traffic:
         metrics.split_version.set(VERSION)
         metrics.generation.set_function(lambda: self._state.generation)
         metrics.weight.set_function(lambda: split.weight if (split := self.in_force()) else 0)
+        metrics.shadow.set_function(lambda: split.shadow.share if (split := self.in_force()) and split.shadow else 0)
         metrics.relay_inflight.set_function(lambda: self._relay[1].inflight if self._relay else 0)
         metrics.breaker_open.set_function(lambda: int(self._relay[1].breaker.is_open) if self._relay else 0)
 
@@ -89,6 +93,8 @@ class Traffic:
             self._count("stable", self._local.revision, split.salt if split else "", outcome, answer)
         elif answer.prediction is not None:
             answer.headers.append((HEADER, answer.prediction.to_header()))
+        if split is not None:
+            self._shadower.offer(request, answer, split, self._stable_p99.value)
         return answer
 
     async def _candidate(self, request: InferenceRequest, split: Split) -> Answer:
