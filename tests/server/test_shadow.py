@@ -91,7 +91,7 @@ def test_a_copy_goes_out_and_stable_answers(pair: Pair, candidate: Candidate) ->
 def test_operator_and_server_mean_the_same(pair: Pair, candidate: Candidate) -> None:
     copies = desired.shadow(100, Rules(tolerance=0.05, mask_overlap=0.7))
     pair.generation += 1
-    pair._file.write_text(desired.split(pair.generation, "bbbbbbbb", 0, "s1", timedelta(minutes=2), shadow=copies))
+    pair._file.write_text(desired.split(pair.generation, "bbbbbbbb", 0, "s1", timedelta(minutes=2), copies=copies))
     eventually(lambda: pair.server.metric("modelramp_traffic_generation") == pair.generation)
     near = says(answer(body=found(20.9)))
     for behave in (AGREES, near, DISAGREES, says(answer(500)), says(answer()), says(answer(503))):
