@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 
 from modelramp.api.base import OPEN_OBJECT, ApiModel, Duration, cel
 from modelramp.api.gates import Gates
+from modelramp.api.routing import Routed
 
 MAX_STEPS = 20
 
@@ -39,10 +40,6 @@ class OnInconclusive(StrEnum):
     PAUSE = "Pause"
     PROMOTE = "Promote"
     ABORT = "Abort"
-
-
-class RouterKind(StrEnum):
-    RELAY = "Relay"
 
 
 OpenObject = Annotated[dict[str, Any], WithJsonSchema(OPEN_OBJECT)]
@@ -255,8 +252,7 @@ class MainService(ApiModel):
     annotations: dict[str, str] | None = None
 
 
-class Traffic(ApiModel):
-    router: RouterKind = RouterKind.RELAY
+class Traffic(Routed):
     service: MainService = MainService()
 
 

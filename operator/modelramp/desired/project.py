@@ -8,6 +8,7 @@ from modelramp.api.spec import Spec
 from modelramp.api.status import Status
 from modelramp.desired import children
 from modelramp.desired.meta import Body, Owner
+from modelramp.desired.router import Router
 from modelramp.desired.split import split
 from modelramp.domain.traffic import candidate_size, full_size, salt
 from modelramp.domain.world import Pod, Revision, World
@@ -24,7 +25,13 @@ class Desired:
 
 
 def project(
-    owner: Owner, spec: Spec, status: Status, revisions: Mapping[str, Revision], world: World, ttl: timedelta
+    owner: Owner,
+    spec: Spec,
+    status: Status,
+    revisions: Mapping[str, Revision],
+    world: World,
+    ttl: timedelta,
+    router: Router,
 ) -> Desired:
     """What should exist now. `revisions` holds every revision that status names: frozen ones, and a new target."""
     running = [r for r in running_revisions(status) if r in revisions]
@@ -38,7 +45,8 @@ def project(
             objects.append(children.autoscaler(owner, stable, spec.scaling, full_size(spec, status)))
         if spec.scaling.base_size > 1:
             objects.append(children.disruption_budget(owner, stable))
-    return Desired(tuple(objects), sizes(spec, status), splits(owner, status, world, ttl))
+        objects += router.objects(owner, spec, status, world)
+    return Desired(tuple(objects), sizes(spec, status), splits(owner, status, world, ttl, router))
 
 
 def running_revisions(status: Status) -> list[str]:
@@ -80,14 +88,11 @@ def sizes(spec: Spec, status: Status) -> dict[str, int]:
     return wanted
 
 
-def splits(owner: Owner, status: Status, world: World, ttl: timedelta) -> dict[str, str]:
-    """Stable's pods carry the split while a rollout has traffic; demoted ones hand over; a former stable that comes
-    back stops handing over."""
-    wanted: dict[str, str] = {}
+def splits(owner: Owner, status: Status, world: World, ttl: timedelta, router: Router) -> dict[str, str]:
+    """What the router wants of stable's pods. Whichever it is, demoted pods hand over, for the main Service's clients
+    stay with them for a while; and a former stable that comes back stops handing over."""
     traffic, candidate, stable = status.traffic, status.candidate, status.stable
-    if stable and candidate and status.step:
-        value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl)
-        wanted |= {pod.name: value for pod in world.pods_of(stable.revision)}
+    wanted = dict(router.splits(owner, status, world, ttl))
     if stable:
         for drain in status.draining:
             value = split(drain.generation, stable.revision, 100, salt(owner.uid, stable.revision, 0), None)

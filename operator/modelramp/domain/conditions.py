@@ -76,7 +76,13 @@ def registry_unavailable(turn: Turn) -> Condition | None:
     return None
 
 
-ABNORMAL = (reconciling, stalled, rollout_progressing, degraded, registry_unavailable)
+def router_unavailable(turn: Turn) -> Condition | None:
+    """Stable serves all the same, by the main Service; but the clients of the router's way may not reach it."""
+    trouble = turn.snap.router.trouble(turn)
+    return trouble and _condition(turn, "RouterUnavailable", *trouble)
+
+
+ABNORMAL = (reconciling, stalled, rollout_progressing, degraded, registry_unavailable, router_unavailable)
 
 
 def _still_standing(turn: Turn, wanted: list[Condition]) -> list[Condition]:

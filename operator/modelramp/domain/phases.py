@@ -31,7 +31,7 @@ from modelramp.domain.moves import (
 )
 from modelramp.domain.promotion import hand_over, settle_as_stable
 from modelramp.domain.rollback import gone_bad
-from modelramp.domain.traffic import FULL, full_size, size_for, withdrawn
+from modelramp.domain.traffic import FULL, POLL, full_size, size_for
 from modelramp.domain.turn import Turn
 
 # Without a rollout
@@ -197,7 +197,8 @@ def aborting(turn: Turn) -> None:
     """Weight 0 must be seen to hold before the candidate's pods go."""
     candidate = turn.candidate
     stop = candidate.abort or AbortStatus(reason="Aborted", message="taken back", reject=False)
-    if turn.status.step is not None and not withdrawn(turn):
-        waiting = "waiting for every stable pod to take its share back"
-        return turn.say(stop.reason, f"{stop.message}; {waiting}")
+    router = turn.snap.router
+    if turn.status.step is not None and not router.withdrawn(turn):
+        turn.wake_in(POLL)
+        return turn.say(stop.reason, f"{stop.message}; waiting for {router.awaited(turn)}")
     taken_back(turn, stop)

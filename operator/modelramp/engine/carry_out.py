@@ -12,9 +12,11 @@ from typing import Any
 from modelramp.desired.meta import APPLIED_ANNOTATION, REVISION_LABEL, SPLIT_ANNOTATION, Owner
 from modelramp.desired.project import Desired
 from modelramp.ports import Cluster, Key, Kind, Object, Observation
+from modelramp.routers import KINDS
 
 DEPLOYMENT = Kind("apps/v1", "Deployment")
 Child = tuple[Kind, str]
+WHOLE = {Kind(route.api_version, route.kind): route.whole for route in KINDS}
 
 
 class Carrier:
@@ -43,7 +45,7 @@ class Carrier:
             kind, name = Kind(body["apiVersion"], body["kind"]), name_of(body)
             memory, wanted = (owner.uid, kind, name), stamped(body)
             child = present.get((kind, name))
-            if child is None or not (stands(wanted, child) or self._applied.get(memory) == trace(wanted, child)):
+            if child is None or not (keeps(wanted, child) or self._applied.get(memory) == trace(wanted, child)):
                 child = await self._cluster.apply(wanted)
                 self._applied[memory] = trace(wanted, child)
             made[kind, name] = child
@@ -77,6 +79,12 @@ def stamped(body: Object) -> Object:
     metadata = body["metadata"]
     annotations = {**metadata.get("annotations", {}), APPLIED_ANNOTATION: digest(body)}
     return {**body, "metadata": {**metadata, "annotations": annotations}}
+
+
+def keeps(wanted: Object, child: Object) -> bool:
+    """Whether a child is as wanted, and nothing is added where all is ours."""
+    field = WHOLE.get(Kind(wanted["apiVersion"], wanted["kind"]))
+    return stands(wanted, child) and (field is None or wanted["spec"][field] == child["spec"][field])
 
 
 def stands(wanted: Any, found: Any) -> bool:
