@@ -38,11 +38,11 @@ async def ramping(world: GatewayWorld, weight: int = 10) -> Operator:
     """Version 2 has this weight, in force."""
     operator = Operator(world)
     world.aliases["prod"] = 2
-    await until(
-        world,
-        operator,
-        lambda s: s.get("step", {}).get("inForceSince") is not None and s["traffic"]["weight"] == weight,
-    )
+
+    def in_force(status: dict[str, Any]) -> bool:
+        return status.get("step", {}).get("inForceSince") is not None and status["traffic"]["weight"] == weight
+
+    await until(world, operator, in_force)
     return operator
 
 
@@ -133,8 +133,9 @@ async def test_what_somebody_adds_to_the_rules_is_removed(world: GatewayWorld) -
 
 
 async def test_no_weight_before_there_are_endpoints(world: GatewayWorld) -> None:
-    world.endpoints_late = 20.0
     operator = Operator(world)
+    await run(world, operator, 20)
+    world.endpoints_late = 20.0
     world.aliases["prod"] = 2
     await run(world, operator, 15)
     assert world.status["reason"] == "Sizing" and world.shares() == {stable(world): 100}
