@@ -126,6 +126,22 @@ async def test_weights_that_somebody_changed_are_put_back_without_advancing(worl
     assert world.status["stable"]["version"] == 2 and len(told(world, "WeightPutBack")) == 1
 
 
+async def test_after_a_rollback_what_went_bad_stays_until_the_gateway_has_let_go_of_it(world: GatewayWorld) -> None:
+    world.aliases["prod"] = 2
+    operator = Operator(world)
+    await until(world, operator, lambda s: s["stable"]["version"] == 2)
+    bad = stable(world)
+    world.accepts = False
+    world.behaviours[2] = Behaviour(bad_rate=0.3)
+    await until(world, operator, lambda s: s["stable"]["version"] == 1)
+    await run(world, operator, 60)
+    assert any(pod.revision == bad for pod in world.pods.values()) and world.failed == 0
+    world.accepts = True
+    await run(world, operator, 10)
+    assert not any(pod.revision == bad for pod in world.pods.values())
+    assert world.shares() == {stable(world): 100} and world.failed == 0
+
+
 async def test_what_somebody_adds_to_the_rules_is_removed(world: GatewayWorld) -> None:
     world.route()["spec"]["rules"][0]["filters"] = [{"type": "RequestMirror"}]
     await run(world, Operator(world), 2)
@@ -236,8 +252,11 @@ async def test_a_router_changed_in_mid_rollout_goes_on_from_the_same_weight(
     operator = Operator(world)
     await run(world, operator, 10)
     await ramping(world, 50)
+    await run(world, operator, 6)
+    assert (sum(e["requests"] for e in world.status["evidence"]) > 0) is (before is GATEWAY_SPEC)
     world.edit(traffic=after.get("traffic", {}))
     await operator.step()
+    assert sum(e["requests"] for e in world.status["evidence"]) == 0
     assert world.status["traffic"]["weight"] == 50 and len(told(world, "RouterChanged")) == 1
     world.tick(0.5)
     relayed = {pod.weight for pod in world.pods.values() if pod.revision == stable(world)}

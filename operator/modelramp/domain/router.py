@@ -82,6 +82,10 @@ class Steering(Protocol):
         """Whether no request reaches the candidate any more, the weight having been set to 0."""
         ...
 
+    def released(self, turn: Turn) -> bool:
+        """Whether pods of revisions without a share may go: nothing that it steers still sends them requests."""
+        ...
+
     def renew(self, turn: Turn) -> None:
         """Keeps the present weight alive, where it would expire."""
         ...

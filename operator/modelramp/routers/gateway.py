@@ -69,6 +69,10 @@ class Gateway:
         """Without a route, nothing goes anywhere. However long the Gateways take, they may still send requests."""
         return not turn.world.routes or self.in_force(turn)
 
+    def released(self, turn: Turn) -> bool:
+        """As for a candidate: after a rollback the Gateways may still know the revision that went bad."""
+        return self.withdrawn(turn)
+
     def renew(self, turn: Turn) -> None:
         """Weights do not expire; but no watch may tell of what becomes of them."""
         turn.wake_in(turn.snap.policy.look_interval)

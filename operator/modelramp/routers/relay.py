@@ -68,6 +68,10 @@ class Relay:
             return True
         return turn.over(traffic.renewed_at, turn.snap.policy.traffic_ttl)
 
+    def released(self, turn: Turn) -> bool:
+        """Former stable pods get their requests from clients only."""
+        return True
+
     def renew(self, turn: Turn) -> None:
         """A new generation every third of the ttl."""
         traffic = turn.status.traffic
