@@ -69,16 +69,24 @@ class GatewayWorld(SimulatedWorld):
         if body["kind"] != ROUTE.kind:
             return await super().apply(body)
         assert ROUTE.kind not in self.unusable, "the API server does not know HTTPRoute"
-        before = self.children.get((ROUTE, body["metadata"]["name"]))
-        after = await super().apply(body)
-        same = before is not None and before["spec"] == after["spec"]
-        generation = before["metadata"]["generation"] + (not same) if before else 1
-        after["metadata"]["generation"] = generation
-        after["spec"]["parentRefs"] = [
-            {"group": "gateway.networking.k8s.io", "kind": "Gateway", **ref} for ref in after["spec"]["parentRefs"]
+        before = self.children.get((ROUTE, KEY.name))
+        try:
+            return await super().apply(body)
+        finally:
+            self._complete(before)
+
+    def _complete(self, before: Object | None) -> None:
+        """What the API server adds to a route that was written."""
+        route = self.children.get((ROUTE, KEY.name))
+        if route is None or route is before:
+            return
+        parents = route["spec"]["parentRefs"]
+        route["spec"]["parentRefs"] = [
+            {"group": ROUTE.api_version.split("/")[0], "kind": "Gateway"} | p for p in parents
         ]
-        after["status"] = before["status"] if before else {"parents": []}
-        return after
+        same = before is not None and before["spec"] == route["spec"]
+        route["metadata"]["generation"] = before["metadata"]["generation"] + (not same) if before else 1
+        route["status"] = before["status"] if before else {"parents": []}
 
     def tick(self, seconds: float) -> None:
         route = self.children.get((ROUTE, KEY.name))
