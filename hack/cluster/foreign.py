@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +23,9 @@ class Kind:
 
     cluster: Cluster
 
-    def up(self, *, control_plane_only: bool, metrics_server: bool, images: bool) -> None:
-        if metrics_server:
-            raise ClusterError("metrics-server comes with CLUSTER=own only")
+    def up(self, *, control_plane_only: bool, addons: Collection[str], images: bool) -> None:
+        if addons:
+            raise ClusterError(f"{', '.join(addons)}: this comes with CLUSTER=own only")
         if self.cluster.name not in _run(self._kind(), "get", "clusters").split():
             with step("kind create cluster"):
                 kubeconfig = f"--kubeconfig={self.cluster.kubeconfig}"
@@ -84,7 +85,7 @@ class Current:
 
     cluster: Cluster
 
-    def up(self, *, control_plane_only: bool, metrics_server: bool, images: bool) -> None:
+    def up(self, *, control_plane_only: bool, addons: Collection[str], images: bool) -> None:
         context = _run(binaries.kubectl(), "config", "view", "--raw", "--minify", "--flatten")
         write(self.cluster.kubeconfig, context, mode=0o600)
         if not self.healthy():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import binaries
 import cgroups
 import control_plane
+import gateway
 import images
 import kernel
 import metrics_server
@@ -29,6 +31,7 @@ CONTROL_PLANE, WITH_NODE = "control plane only", "with a node"
 
 # Clients before the servers whose answers they would wait for.
 _STOPPING_ORDER = (
+    "gateway",
     "metrics-server",
     "coredns",
     "kube-proxy",
@@ -44,11 +47,11 @@ class Own:
 
     cluster: Cluster
 
-    def up(self, *, control_plane_only: bool, metrics_server: bool, images: bool) -> None:
+    def up(self, *, control_plane_only: bool, addons: Collection[str], images: bool) -> None:
         if control_plane_only:
-            self._up_control_plane()
+            self._up_control_plane(addons)
         else:
-            self._up_with_node(metrics_server, images)
+            self._up_with_node(addons, images)
         note(f"the cluster is up: export KUBECONFIG={self.cluster.kubeconfig}")
 
     def healthy(self) -> bool:
@@ -94,14 +97,16 @@ class Own:
         self._need_node()
         return namespaces.in_network(self.cluster)
 
-    def _up_control_plane(self) -> None:
+    def _up_control_plane(self, addons: Collection[str]) -> None:
         self._choose(CONTROL_PLANE)
         programs = binaries.ensure(binaries.KUBE)
         pki.create(self.cluster, programs)
         if not self.healthy():
             control_plane.start(self.cluster, programs, control_plane.Place(), publish_api=lambda: None)
+        if "gateway" in addons:
+            gateway.install_definitions(self.cluster)
 
-    def _up_with_node(self, with_metrics_server: bool, with_images: bool) -> None:
+    def _up_with_node(self, addons: Collection[str], with_images: bool) -> None:
         self._choose(WITH_NODE)
         packages.ensure(packages.NODE | (packages.IMAGES if with_images else {}))
         if os.geteuid():  # what is built as a person stays that person's
@@ -111,8 +116,10 @@ class Own:
             built = second.submit(project_images.build_all) if with_images else None
             programs = node.build()
             self._start(programs)
-            if with_metrics_server:
+            if "metrics-server" in addons:
                 metrics_server.start(self.cluster)
+            if "gateway" in addons:
+                gateway.start(self.cluster)
             if built:
                 self._load_all(built.result())
         hand_back(self.cluster)

@@ -12,6 +12,7 @@ from modelramp.api.status import Status
 from modelramp.domain.findings import Inference, Tensor
 from modelramp.domain.snapshot import Decision
 from modelramp.domain.world import Event, ModelVersion, Pod, PodMetrics, World
+from modelramp.routers import KINDS
 
 Object = dict[str, Any]
 
@@ -35,6 +36,8 @@ CHILD_KINDS = (
     Kind("autoscaling/v2", "HorizontalPodAutoscaler"),
     Kind("policy/v1", "PodDisruptionBudget"),
 )
+ROUTE_KINDS = tuple(Kind(route.api_version, route.kind) for route in KINDS)
+"""Children too, of a router's own kinds: the cluster may not know them."""
 
 
 class Conflict(Exception):

@@ -58,7 +58,13 @@ class Scene:
     def apply(self, rollout: Body | None = None, **scaling: Any) -> None:
         model = {"name": MODEL, "alias": self.namespace, "registry": self.registry}
         server = {"resources": {"requests": {"cpu": "10m", "memory": "128Mi"}}}
-        spec = {"model": model, "server": server, "scaling": scaling, "rollout": rollout or QUICK}
+        spec = {
+            "model": model,
+            "server": server,
+            "scaling": scaling,
+            "rollout": rollout or QUICK,
+            "traffic": self.traffic(),
+        }
         metadata: Body = {"name": OBJECT}
         body: Body = {
             "apiVersion": f"{GROUP}/{VERSION}",
@@ -90,6 +96,10 @@ class Scene:
         self.move(version)
         self.apply(rollout, **scaling)
         self.world.wait(f"version {version} serves", READY, serves(version))
+
+    def traffic(self) -> Body:
+        """`spec.traffic`."""
+        return {}
 
     def url(self) -> str:
         """The Service on loopback."""

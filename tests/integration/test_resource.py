@@ -13,6 +13,7 @@ from modelramp.ports import ClusterError, Object
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(ROOT.glob("examples/**/*.yaml"))
 MODEL = {"name": "digits", "alias": "prod"}
+PARENT = {"name": "public"}
 STRICT = {"fieldValidation": "Strict", "dryRun": "All"}  # as kubectl sends it
 
 
@@ -46,7 +47,7 @@ def owner(**spec: Any) -> Object:
 async def test_every_example_is_taken(body: Object, admin: KubeApi, namespace: str) -> None:
     taken = await create(admin, namespace, body)
     assert taken["status"]["observedGeneration"] == -1
-    assert taken["spec"]["traffic"]["router"] == "Relay"
+    assert taken["spec"]["traffic"]["service"] == {"port": 80}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,16 @@ async def test_every_example_is_taken(body: Object, admin: KubeApi, namespace: s
         ({"rollout": {"gates": {"metrics": [{"name": "a", "min": 1, "higherIsBetter": True}]}}}, "belong together"),
         ({"rollout": {"gates": {"smoke": {"latency": "11s"}}}}, "must be above 0ms and not above 10s"),
         ({"rollout": {"gates": {"smoke": {"latency": "fast"}}}}, "spec.rollout.gates.smoke.latency"),
+        ({"traffic": {"router": "Gateway"}}, "router: Gateway needs spec.traffic.gateway.parentRefs"),
+        ({"traffic": {"router": "Relay", "gateway": {"parentRefs": [PARENT]}}}, "leave spec.traffic.router out"),
+        ({"traffic": {"gateway": {"parentRefs": []}}}, "should have at least 1 items"),
+        ({"traffic": {"gateway": {"parentRefs": [PARENT]}, "stickiness": {"header": "X-User"}}}, "is the router Relay's"),
+        (
+            {"traffic": {"gateway": {"parentRefs": [PARENT]}}, "rollout": {"steps": [{"shadow": 10}]}},
+            "steps with a shadow need the router Relay",
+        ),
+        ({"traffic": {"gateway": {"parentRefs": [PARENT, PARENT]}}}, "parentRefs must differ"),
+        ({"traffic": {"gateway": {"parentRefs": [PARENT], "hostnames": ["a b"]}}}, "hostnames[0]"),
     ],
 )
 async def test_what_makes_no_sense_is_refused_in_words(

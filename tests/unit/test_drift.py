@@ -271,10 +271,14 @@ async def test_a_new_attempt_forgets_what_was_let_pass() -> None:
     assert status["candidate"]["attempt"] == 2
 
 
+def test_what_was_counted_before_the_attempt_is_a_baseline() -> None:
+    assert fresh_of({"a@1": {"x": 10}}, {"a@1": {"x": 12}, "b@2": {"x": 500}, "c@9": {"x": 4}}, {"c@9"}) == {"x": 6}
+
+
 def test_counters_that_fell_begin_anew_and_vanished_ones_tell_nothing() -> None:
     before = {"a@1": {"x": 10, "y": 5}, "b@1": {"x": 7}}
     now = {"a@1": {"x": 12, "y": 2}, "c@9": {"z": 4}}
-    assert fresh_of(before, now) == {"x": 2, "y": 2, "z": 4}
+    assert fresh_of(before, now, now) == {"x": 2, "y": 2, "z": 4}
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"limit": 1, "tests": {"candidate": []}}', '"x"'])

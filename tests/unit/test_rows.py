@@ -10,6 +10,7 @@ from modelramp.domain.eprocess import least
 from modelramp.domain.snapshot import Snapshot
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Fault, World
+from modelramp.routers.relay import ROUTER
 from tests.unit.simulation import SPEC, Behaviour, Operator, SimulatedWorld, run, serves, serving, spec, until
 
 BROKEN = Fault("LoadFailed", "does not load", models_own=True)
@@ -152,7 +153,7 @@ async def test_a_split_that_nobody_can_read_counts_as_none() -> None:
 
 def snapshot(status: Status) -> Snapshot:
     moment = SimulatedWorld(SPEC).now()
-    return Snapshot(moment, "uid", 1, Spec.model_validate(SPEC), status, World(), None, None)
+    return Snapshot(moment, "uid", 1, Spec.model_validate(SPEC), status, World(), None, None, router=ROUTER)
 
 
 @pytest.mark.parametrize("part", ["candidate", "stable"])

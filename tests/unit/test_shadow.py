@@ -8,7 +8,7 @@ import pytest
 from modelramp.api.shadow import Shadow
 from modelramp.api.status import EvidenceStatus, Verdict
 from modelramp.domain.counts import Counts
-from modelramp.domain.disagreement import Tally
+from modelramp.domain.disagreement import Compared
 from tests.unit.simulation import Behaviour, Killed, Operator, SimulatedWorld, run, serves, serving, spec, until
 from tests.unit.test_freeze import Frost
 
@@ -300,18 +300,18 @@ async def test_killed_before_and_after_each_write_of_a_shadow() -> None:
 @pytest.mark.parametrize(
     ("tally", "verdict", "bound", "sentence"),
     [
-        (Tally(Counts(0, 0), 0), Verdict.INCONCLUSIVE, None, "0 of 0 answers differ from stable's; no bound is set"),
-        (Tally(Counts(50, 5), 2), Verdict.INCONCLUSIVE, None,
+        (Compared(Counts(0, 0), 0), Verdict.INCONCLUSIVE, None, "0 of 0 answers differ from stable's; no bound is set"),
+        (Compared(Counts(50, 5), 2), Verdict.INCONCLUSIVE, None,
          "5 of 50 answers differ from stable's (10 %), 2 can't be compared; no bound is set"),
-        (Tally(Counts(50, 5), 0), Verdict.FAIL, 0.05,
+        (Compared(Counts(50, 5), 0), Verdict.FAIL, 0.05,
          "5 of 50 answers differ from stable's (10 %): over the bound of 5 % with confidence 95 %"),
-        (Tally(Counts(1000, 5), 0), Verdict.FAIL, 0.05,
+        (Compared(Counts(1000, 5), 0), Verdict.FAIL, 0.05,
          "5 of 1000 answers differ from stable's (0.5 %): over the bound of 5 % of late with confidence 95 %"),
-        (Tally(Counts(50, 20), 0), Verdict.INCONCLUSIVE, 0.05,
+        (Compared(Counts(50, 20), 0), Verdict.INCONCLUSIVE, 0.05,
          "20 of 50 answers differ from stable's (40 %): the bound of 5 % is not decided; "
          "12 more that agree would pass"),
     ],
 )  # fmt: skip
-def test_what_the_evidence_says(tally: Tally, verdict: Verdict, bound: float | None, sentence: str) -> None:
+def test_what_the_evidence_says(tally: Compared, verdict: Verdict, bound: float | None, sentence: str) -> None:
     found = EvidenceStatus(metric="disagreement", verdict=verdict, requests_needed=12)
     assert tally.told(found, Shadow(max_disagreement=bound), alpha=0.05) == sentence

@@ -16,7 +16,8 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from modelramp.ports import ClusterError, Conflict, Kind, Object
+from modelramp.ports import ROUTE_KINDS, ClusterError, Conflict, Kind, Object
+from modelramp.routers import KINDS
 
 READ_SECONDS = 10.0
 WRITE_SECONDS = 4.0  # shorter than the time between a lease that is not renewed and one that is taken over
@@ -40,8 +41,10 @@ PLURALS = {
     Kind("apps/v1", "ReplicaSet"): "replicasets",
     Kind("autoscaling/v2", "HorizontalPodAutoscaler"): "horizontalpodautoscalers",
     Kind("coordination.k8s.io/v1", "Lease"): "leases",
+    Kind("discovery.k8s.io/v1", "EndpointSlice"): "endpointslices",
     Kind("modelramp.dev/v1alpha1", "ModelDeployment"): "modeldeployments",
     Kind("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
+    **{kind: route.plural for kind, route in zip(ROUTE_KINDS, KINDS, strict=True)},
 }
 
 

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from modelramp.adapters import other_services, translate
 from modelramp.adapters.kube_api import METADATA_LIST, KubeApi, path_of
+from modelramp.adapters.routes import about, labelled, routes
 from modelramp.adapters.translate import DEPLOYMENT, SERVICE
 from modelramp.api import API_VERSION, KIND, PLURAL
-from modelramp.desired.meta import MANAGED_BY, NAME_LABEL
+from modelramp.desired.meta import MANAGED_BY
 from modelramp.domain.world import World
 from modelramp.ports import CHILD_KINDS, Key, Kind, Object, Observation
 
@@ -21,14 +22,16 @@ OWNER = Kind(API_VERSION, KIND)
 POD = Kind("v1", "Pod")
 REPLICA_SET = Kind("apps/v1", "ReplicaSet")
 PAGE = 500
+JSON = "application/json"
 
 
 async def observe(api: KubeApi, key: Key) -> Observation:
     """Reads everything at once; each list is as new as the API server has it. Raises ClusterError."""
     kinds = (*CHILD_KINDS, POD, REPLICA_SET)
-    (owner, namesake), lists = await asyncio.gather(
+    (owner, namesake), lists, (routed, unusable) = await asyncio.gather(
         asyncio.gather(api.find(path_of(OWNER, *key)), api.find(path_of(SERVICE, *key))),
-        asyncio.gather(*(_labelled(api, kind, key) for kind in kinds)),
+        asyncio.gather(*(labelled(api, kind, key, METADATA_LIST if kind == REPLICA_SET else JSON) for kind in kinds)),
+        routes(api, key),
     )
     found = dict(zip(kinds, lists, strict=True))
     services = await _others(api, key, owner, found)
@@ -39,14 +42,18 @@ async def observe(api: KubeApi, key: Key) -> Observation:
     children = {kind: [child for child in found[kind] if _is_child(child, uid)] for kind in CHILD_KINDS}
     replica_sets = _controlled(found[REPLICA_SET], children[DEPLOYMENT])
     pods = _controlled(found[POD], replica_sets)
-    return Observation(
-        owner=owner,
-        world=replace(
-            translate.world(key.name, children, pods), foreign=_foreign(namesake, children[SERVICE]), services=others
-        ),
-        children=children,
-        services=services,
+    own_routes = {kind: [route for route in listed if _is_child(route, uid)] for kind, listed in routed.items()}
+    ours = [route for listed in own_routes.values() for route in listed]
+    taken, slices = await about(api, owner, key, ours) if not unusable else ({}, [])
+    world = replace(
+        translate.world(key.name, children, pods),
+        foreign=_foreign(namesake, children[SERVICE]),
+        routes=tuple(ours),
+        unusable=unusable | taken,
+        endpoints=translate.endpoints(_controlled(slices, children[SERVICE])),
+        services=others,
     )
+    return Observation(owner, world, children | own_routes, services)
 
 
 async def _others(api: KubeApi, key: Key, owner: Object | None, found: Mapping[Kind, Sequence[Object]]) -> list[Object]:
@@ -75,13 +82,6 @@ async def all_owners(api: KubeApi, namespaces: Sequence[str]) -> AsyncIterator[O
             if not token:
                 break
             query = {"limit": str(PAGE), "continue": token}
-
-
-async def _labelled(api: KubeApi, kind: Kind, key: Key) -> list[Object]:
-    accept = METADATA_LIST if kind == REPLICA_SET else "application/json"
-    answer = await api.read(path_of(kind, key.namespace), {"labelSelector": f"{NAME_LABEL}={key.name}"}, accept)
-    # Items of a list do not say what they are.
-    return [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in answer["items"] or ()]
 
 
 def _is_child(child: Object, owner_uid: str) -> bool:

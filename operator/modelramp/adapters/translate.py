@@ -75,7 +75,18 @@ def pod(body: Object) -> Pod:
         ip=status.get("podIP"),
         split=metadata.get("annotations", {}).get(SPLIT_ANNOTATION, ""),
         fault=pod_fault(body),
+        restarts=sum(c["restartCount"] for c in status.get("containerStatuses", ()) if c["name"] == "server"),
     )
+
+
+def endpoints(slices: Iterable[Object]) -> dict[str, int]:
+    """Ready endpoints by revision; the main Service's slices have none."""
+    ready: dict[str, int] = {}
+    for body in slices:
+        addresses = [e for e in body["endpoints"] or () if e.get("conditions", {}).get("ready", True)]
+        revision = _revision_label(body)
+        ready[revision] = ready.get(revision, 0) + len(addresses)
+    return ready
 
 
 def _revision_label(body: Object) -> str:

@@ -6,13 +6,14 @@ API server had stored could not be told from a choice. The operator fills those 
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
 from modelramp.api.base import OPEN_OBJECT, ApiModel, Duration, cel
 from modelramp.api.drift import Drift
 from modelramp.api.gates import Gates
+from modelramp.api.routing import Routed
 from modelramp.api.shadow import Shadow
 
 MAX_STEPS = 20
@@ -41,10 +42,6 @@ class OnInconclusive(StrEnum):
     PAUSE = "Pause"
     PROMOTE = "Promote"
     ABORT = "Abort"
-
-
-class RouterKind(StrEnum):
-    RELAY = "Relay"
 
 
 OpenObject = Annotated[dict[str, Any], WithJsonSchema(OPEN_OBJECT)]
@@ -278,24 +275,25 @@ class MainService(ApiModel):
     annotations: dict[str, str] | None = None
 
 
-class Stickiness(ApiModel):
-    """Requests that belong together go to the same side for a whole attempt."""
-
-    header: str = Field(
-        pattern="^[A-Za-z0-9-]+$",
-        max_length=63,
-        description="Request header whose value keeps requests together; those without it are dealt one by one.",
-    )
-
-
-class Traffic(ApiModel):
-    router: RouterKind = RouterKind.RELAY
+class Traffic(Routed):
     service: MainService = MainService()
-    stickiness: Stickiness | None = None
+
+
+COPIES_BY_RELAY = "steps with a shadow need the router Relay: no Gateway copies requests and compares the answers"
 
 
 class Spec(ApiModel):
     """Desired state of a ModelDeployment."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.traffic) || !has(self.traffic.gateway) || !has(self.rollout)"
+                " || !self.rollout.steps.exists(s, has(s.shadow))",
+                COPIES_BY_RELAY,
+            )
+        )
+    )
 
     suspend: bool = Field(False, description="Nothing advances and nothing is aborted; the weight is held.")
     model: ModelRef
@@ -303,3 +301,9 @@ class Spec(ApiModel):
     scaling: Scaling = Scaling()
     rollout: Rollout = Rollout()
     traffic: Traffic = Traffic()
+
+    @model_validator(mode="after")
+    def _copies_by_relay(self) -> Self:
+        if self.traffic.gateway is not None and any(step.shadow for step in self.rollout.steps):
+            raise ValueError(COPIES_BY_RELAY)
+        return self

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, WithJsonSchema
 
 from modelramp.api.base import ApiModel, Duration, Time
+from modelramp.api.routing import RouterKind
 
 MAX_HISTORY = 20
 MAX_REJECTED = 10
@@ -161,6 +162,7 @@ class StepStatus(ApiModel):
 class TrafficStatus(ApiModel):
     """The split as last written: see docs/contract.md."""
 
+    router: RouterKind = Field(RouterKind.RELAY, description="By which way.")
     generation: int = 0
     weight: int = 0
     shadow: int = Field(0, description="Percent of the requests of which the candidate gets a copy.")

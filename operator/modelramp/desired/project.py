@@ -8,7 +8,8 @@ from modelramp.api.spec import Spec
 from modelramp.api.status import Status
 from modelramp.desired import children, takeover
 from modelramp.desired.meta import Body, Owner
-from modelramp.desired.split import shadow, split
+from modelramp.desired.router import Router
+from modelramp.desired.split import split
 from modelramp.domain.traffic import candidate_size, full_size, salt
 from modelramp.domain.world import Pod, Revision, World
 
@@ -26,7 +27,13 @@ class Desired:
 
 
 def project(
-    owner: Owner, spec: Spec, status: Status, revisions: Mapping[str, Revision], world: World, ttl: timedelta
+    owner: Owner,
+    spec: Spec,
+    status: Status,
+    revisions: Mapping[str, Revision],
+    world: World,
+    ttl: timedelta,
+    router: Router,
 ) -> Desired:
     """What should exist now. `revisions` holds every revision that status names: frozen ones, and a new target."""
     running = [r for r in running_revisions(status) if r in revisions]
@@ -41,9 +48,11 @@ def project(
             objects.append(children.autoscaler(owner, stable, spec.scaling, full_size(spec, status)))
         if spec.scaling.base_size > 1:
             objects.append(children.disruption_budget(owner, stable))
+        objects += router.objects(owner, spec, status, world)
     kept = status.service.name if status.service else None
     returned = takeover.returned(owner.namespace, world.services, kept)
-    return Desired(tuple(objects), sizes(spec, status), splits(owner, spec, status, world, ttl), tuple(returned))
+    annotations = splits(owner, spec, status, world, ttl, router)
+    return Desired(tuple(objects), sizes(spec, status), annotations, tuple(returned))
 
 
 def running_revisions(status: Status) -> list[str]:
@@ -85,21 +94,11 @@ def sizes(spec: Spec, status: Status) -> dict[str, int]:
     return wanted
 
 
-def splits(owner: Owner, spec: Spec, status: Status, world: World, ttl: timedelta) -> dict[str, str]:
-    """Stable's pods carry the split while a rollout has traffic; demoted ones hand over; a former stable that comes
-    back stops handing over.
-
-    A pod that is born meanwhile gets it once it is ready: a split that its server found at its start would be an old
-    one to it (docs/contract.md), and it would wait for the next generation.
-    """
-    wanted: dict[str, str] = {}
+def splits(owner: Owner, spec: Spec, status: Status, world: World, ttl: timedelta, router: Router) -> dict[str, str]:
+    """What the router wants of stable's pods. Whichever it is, demoted pods hand over, for the main Service's clients
+    stay with them for a while; and a former stable that comes back stops handing over."""
     traffic, candidate, stable = status.traffic, status.candidate, status.stable
-    if stable and candidate and status.step:
-        stickiness = spec.traffic.stickiness
-        header = stickiness.header if stickiness else None
-        copies = shadow(traffic.shadow, spec.rollout.shadow) if traffic.shadow else None
-        value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl, header, copies)
-        wanted |= {pod.name: value for pod in world.pods_of(stable.revision) if pod.ready or pod.split}
+    wanted = dict(router.splits(owner, spec, status, world, ttl))
     if stable:
         for drain in status.draining:
             value = split(drain.generation, stable.revision, 100, salt(owner.uid, stable.revision, 0), None)

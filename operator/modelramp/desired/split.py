@@ -5,7 +5,8 @@ from datetime import timedelta
 from typing import Any
 
 from modelramp.api.shadow import Shadow
-from modelramp.domain.traffic import SPLIT_VERSION
+
+VERSION = 1  # of the format: docs/contract.md
 
 
 def shadow(share: int, rules: Shadow) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def split(
     """``ttl=None`` with weight 100 is hand-over: it never expires. ``header`` names what keeps requests together;
     ``copies`` is the field ``shadow``."""
     value: dict[str, Any] = {
-        "v": SPLIT_VERSION,
+        "v": VERSION,
         "generation": generation,
         "revision": revision,
         "weight": weight,

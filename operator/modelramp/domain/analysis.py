@@ -1,4 +1,4 @@
-"""From the stable pods' counters to evidence in status: one look at a time, resumable after each.
+"""From the pods' counters to evidence in status: one look at a time, resumable after each.
 
 One entry of status.evidence per metric. A Fail of any fails; a Pass takes all of them; an Error of any holds.
 """
@@ -48,16 +48,16 @@ def look(turn: Turn) -> None:
         return
     asked = turn.snap.spec.rollout.analysis
     before = {e.metric: e for e in turn.status.evidence}
-    pods = [pod for pod in turn.world.pods_of(turn.stable_revision) if pod.metrics is not None]
+    tally = turn.snap.router.tally(turn)
     alpha = split_alpha(asked.alpha, len(metrics(turn)) + disagreement.judged(turn))
-    evidence, dealt = errors.look(turn, before.get(ERRORS), pods, alpha)
+    evidence, dealt = errors.look(turn, before.get(ERRORS), tally, alpha)
     share(turn, dealt)
     found = [evidence]
     if asked.objectives.latency is not None:
-        found.append(latency.look(turn, before.get(LATENCY), pods, alpha, asked.objectives.latency))
-    found += disagreement.look(turn, before.get(DISAGREEMENT), pods, alpha)
+        found.append(latency.look(turn, before.get(LATENCY), tally, alpha, asked.objectives.latency))
+    found += disagreement.look(turn, before.get(DISAGREEMENT), tally, alpha)
     moved = asked.objectives.drift
-    watched = drift.look(turn, before.get(DRIFT), pods, alpha if drift.judged(moved) else asked.alpha, moved)
+    watched = drift.look(turn, before.get(DRIFT), tally, alpha if drift.judged(moved) else asked.alpha, moved)
     turn.set(evidence=[*found, watched] if watched is not None else found)
 
 

@@ -9,7 +9,7 @@ from modelramp.domain import analysis, drift, moves
 from modelramp.domain.admission import may_rise
 from modelramp.domain.moves import abort, fail, overdue, release, undecided, unresolved
 from modelramp.domain.share import Share, held
-from modelramp.domain.traffic import FULL, POLL, acknowledged, set_weight, size_for
+from modelramp.domain.traffic import FULL, POLL, set_weight, size_for
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Unresolved
 
@@ -135,9 +135,14 @@ def _starting(turn: Turn, size: int) -> None:
 
 
 def in_force(turn: Turn, share: Share) -> bool:
-    """Brings a share into force: first enough ready pods, then the split, then every stable pod's word for it."""
+    """Brings a share into force: first enough ready pods, then the router, then the word of all who act on it."""
     candidate, step, size = turn.candidate, turn.status.step, size_for(turn.snap.spec, turn.status, share.load)
-    ready = turn.world.ready(candidate.revision)
+    router = turn.snap.router
+    ready = router.reachable(turn, candidate.revision)
+    if trouble := router.trouble(turn):
+        turn.say(trouble.reason, trouble.message)
+        turn.wake_in(turn.snap.policy.look_interval)
+        return False
     if held(turn.status) != share:
         if share > held(turn.status) and not may_rise(turn):
             return False
@@ -153,8 +158,8 @@ def in_force(turn: Turn, share: Share) -> bool:
         return False
     turn.set(candidate=turn.candidate.model_copy(update={"waiting_since": None}))
     if step and step.in_force_since is None:
-        if not acknowledged(turn):
-            turn.say("Splitting", f"waiting for every stable pod to act on {share}")
+        if not router.in_force(turn):
+            turn.say("Splitting", f"waiting for {router.awaited(turn)}")
             turn.wake_in(POLL)
             return False
         turn.set(step=step.model_copy(update={"in_force_since": turn.now}))

@@ -90,6 +90,12 @@ def service_contested(turn: Turn) -> Condition | None:
     return _condition(turn, "ServiceContested", "SelectorChanged", service.message)
 
 
+def router_unavailable(turn: Turn) -> Condition | None:
+    """Stable serves all the same, by the main Service; but the clients of the router's way may not reach it."""
+    trouble = turn.snap.router.trouble(turn)
+    return trouble and _condition(turn, "RouterUnavailable", *trouble)
+
+
 ABNORMAL = (
     reconciling,
     stalled,
@@ -98,6 +104,7 @@ ABNORMAL = (
     registry_unavailable,
     service_not_adopted,
     service_contested,
+    router_unavailable,
 )
 
 

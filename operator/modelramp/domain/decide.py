@@ -40,13 +40,13 @@ def decide(snapshot: Snapshot) -> Decision:
     recall.rebase_times(turn)
     recall.adopt(turn)
     registry(turn)
-    traffic.lapse(turn)
+    traffic.keep(turn)
     traffic.raise_floor(turn)
     checks.note_stable(turn)
     if not suspended(turn) and not commands.obey(turn) and not commands.approved(turn):
         PHASES[turn.status.phase](turn)
     if turn.status.phase in SPLIT_HELD and turn.status.traffic.live:
-        traffic.renew(turn)
+        turn.snap.router.renew(turn)
     moves.account_for_holds(turn)
     moves.retire(turn)
     rollback.forget(turn)

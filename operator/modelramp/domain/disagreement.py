@@ -5,16 +5,15 @@ analysis' own, on the candidate alone: a disagreement is a bad answer, and the b
 """
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from modelramp.api.shadow import Shadow
 from modelramp.api.status import EvidenceStatus, Verdict
 from modelramp.domain.counts import NOTHING, Counts, Unevenness, interval
 from modelramp.domain.evidence import EvidenceState, Settings, update
-from modelramp.domain.metric import Memory, by_container, report
+from modelramp.domain.metric import Memory, report
+from modelramp.domain.router import Tally
 from modelramp.domain.turn import Turn
-from modelramp.domain.world import Pod
 
 DISAGREEMENT = "disagreement"
 SIDES = ("copies",)
@@ -29,17 +28,16 @@ def judged(turn: Turn) -> bool:
     return rollout.shadow.max_disagreement is not None and any(step.shadow for step in rollout.steps)
 
 
-def look(turn: Turn, before: EvidenceStatus | None, pods: Collection[Pod], alpha: float) -> list[EvidenceStatus]:
+def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) -> list[EvidenceStatus]:
     """The evidence after this look; once nothing is copied any more, what the last one said."""
     if not turn.status.traffic.shadow:
         return [before] if before else []
     asked, memory = turn.snap.spec.rollout.shadow, Memory.load(before.state if before else "", SIDES)
-    now = by_container(pods, turn.candidate.salt)
-    current = {"copies": {k: Counts(c.agree + c.disagree, c.disagree) for k, c in now.items()}}
+    current = {"copies": {k: Counts(c.agree + c.disagree, c.disagree) for k, c in tally.counters.items()}}
     rules = rules_of(asked)
     if any(memory.noted.get(name, value) != value for name, value in rules.items()):
         memory = Memory(EvidenceState(), current)  # other rules: what was compared by the old ones says nothing
-    fresh = interval(memory.counters["copies"], current["copies"], born=now)
+    fresh = interval(memory.counters["copies"], current["copies"], tally.born)
     uneven = Unevenness(int(memory.noted.get("looks", 0)), memory.noted.get("squares", 0.0)).add(fresh)
     settings = Settings(
         alpha=alpha,
@@ -49,10 +47,11 @@ def look(turn: Turn, before: EvidenceStatus | None, pods: Collection[Pod], alpha
     state = update(memory.state, fresh, NOTHING, uneven.index(memory.state.candidate + fresh), settings)
     noted = {**rules, "looks": uneven.looks, "squares": uneven.squares}
     evidence = report(turn, DISAGREEMENT, before, state, settings, fresh.requests)
+    compared = Compared(state.candidate, sum(c.incomparable for c in tally.counters.values()))
     changes = {
         "stable_rate": None,
         "state": memory.advance(state, current, noted, turn.world.pods),
-        "message": Tally(state.candidate, sum(c.incomparable for c in now.values())).told(evidence, asked, alpha),
+        "message": compared.told(evidence, asked, alpha),
     }
     if asked.max_disagreement is None:
         changes |= {"verdict": Verdict.INCONCLUSIVE, "requests_needed": None, "seconds_needed": None}
@@ -69,16 +68,16 @@ def rules_of(asked: Shadow) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Tally:
+class Compared:
     """Answers compared, those among them that differ, and how many have no form that can be compared."""
 
-    compared: Counts
+    answers: Counts
     incomparable: int
 
     def told(self, evidence: EvidenceStatus, asked: Shadow, alpha: float) -> str:
-        seen = f"{self.compared.bad} of {self.compared.requests} answers differ from stable's"
-        if self.compared.requests:
-            seen += f" ({percent(self.compared.rate)})"
+        seen = f"{self.answers.bad} of {self.answers.requests} answers differ from stable's"
+        if self.answers.requests:
+            seen += f" ({percent(self.answers.rate)})"
         if self.incomparable:
             seen += f", {self.incomparable} can't be compared"
         if asked.max_disagreement is None:
@@ -86,7 +85,7 @@ class Tally:
         bound, confidence = percent(asked.max_disagreement), f"with confidence {100 * (1 - alpha):.4g} %"
         match evidence.verdict:
             case Verdict.FAIL:
-                late = "" if self.compared.rate > asked.max_disagreement else " of late"
+                late = "" if self.answers.rate > asked.max_disagreement else " of late"
                 return f"{seen}: over the bound of {bound}{late} {confidence}"
             case Verdict.PASS:
                 return f"{seen}: below the bound of {bound} {confidence}"

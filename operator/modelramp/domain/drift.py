@@ -13,10 +13,9 @@ from modelramp.api.status import EvidenceStatus, Verdict
 from modelramp.domain.distance import Classes, Comparison, Side
 from modelramp.domain.eprocess import least
 from modelramp.domain.evidence import Settings
-from modelramp.domain.metric import by_container
+from modelramp.domain.router import Tally
 from modelramp.domain.turn import Turn
 from modelramp.domain.verdict import FAR, percent
-from modelramp.domain.world import Pod
 
 DRIFT, PAUSED = "drift", "PredictionDrift"
 LEAST_LOOKS = 8
@@ -64,20 +63,17 @@ def judged(asked: Drift) -> bool:
     return asked.enabled and asked.max is not None
 
 
-def look(
-    turn: Turn, before: EvidenceStatus | None, pods: Collection[Pod], alpha: float, asked: Drift
-) -> EvidenceStatus | None:
+def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float, asked: Drift) -> EvidenceStatus | None:
     """The evidence after this look. None where nothing is asked, and where no answer has a class and nothing needs
     one."""
     if not asked.enabled:
         return None
     memory = Memory.load(before.state if before else "")
     limit = asked.max if asked.max is not None else (turn.candidate.drift_accepted or 0.0) + asked.pause_above
-    now = by_container(pods, turn.candidate.salt)
-    candidate = {container: counts.candidate_classes for container, counts in now.items()}
-    stable = {container: counts.stable_classes for container, counts in now.items()}
+    candidate = {container: counts.candidate_classes for container, counts in tally.counters.items()}
+    stable = {container: counts.stable_classes for container, counts in tally.counters.items()}
     comparison = memory.comparison if memory.limit == limit else Comparison()
-    fresh = fresh_of(memory.candidate, candidate), fresh_of(memory.stable, stable)
+    fresh = fresh_of(memory.candidate, candidate, tally.born), fresh_of(memory.stable, stable, tally.born)
     comparison = comparison.add(*fresh)
     if not judged(asked) and not comparison.candidate.answers + comparison.stable.answers:
         return None
@@ -86,14 +82,17 @@ def look(
         {container: counts for container, counts in each.items() if container.partition("@")[0] in names}
         for each in ({**memory.candidate, **candidate}, {**memory.stable, **stable})
     ]
-    evidence = report(turn, before, comparison, limit, alpha, sum(fresh[0].values()), told=bool(pods))
+    evidence = report(turn, before, comparison, limit, alpha, sum(fresh[0].values()), told=not tally.missing)
     return evidence.model_copy(update={"state": Memory(limit, comparison, *kept).dump()})
 
 
-def fresh_of(before: Counters, now: Counters) -> Classes:
-    """What was counted since the last look, over all containers. A counter that fell begins anew."""
+def fresh_of(before: Counters, now: Counters, born: Collection[str]) -> Classes:
+    """What was counted since the last look, over all containers. A counter that fell begins anew; one that is neither
+    known nor `born` since is a baseline."""
     fresh: dict[str, int] = {}
     for container, counts in now.items():
+        if container not in before and container not in born:
+            continue
         known = before.get(container, {})
         for name, count in counts.items():
             seen = known.get(name, 0)

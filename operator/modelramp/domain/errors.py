@@ -6,7 +6,8 @@ from collections.abc import Collection
 from modelramp.api.status import EvidenceStatus
 from modelramp.domain.counts import BadWindow, Counts, dispersion_index, interval
 from modelramp.domain.evidence import Settings, update
-from modelramp.domain.metric import Memory, by_container, report
+from modelramp.domain.metric import Memory, report
+from modelramp.domain.router import Tally
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Pod, SplitCounts
 
@@ -18,22 +19,19 @@ answered. refused: requests and copies dealt to the candidate, and those that ar
 """
 
 
-def look(
-    turn: Turn, before: EvidenceStatus | None, pods: Collection[Pod], alpha: float
-) -> tuple[EvidenceStatus, Counts]:
+def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) -> tuple[EvidenceStatus, Counts]:
     """The evidence after this look, and the requests dealt since the last one with those the candidate answered."""
     memory = Memory.load(before.state if before else "", SIDES)
-    now = by_container(pods, turn.candidate.salt)
-    current = {side: {k: count(side, c) for k, c in now.items()} for side in SIDES}
-    fresh = {side: interval(memory.counters[side], current[side], born=now) for side in SIDES}
+    current = {side: {k: count(side, c) for k, c in tally.counters.items()} for side in SIDES}
+    fresh = {side: interval(memory.counters[side], current[side], tally.born) for side in SIDES}
     settings = Settings(alpha=alpha, objective=turn.snap.spec.rollout.analysis.objectives.error_rate)
     refused = fresh["refused"]
-    blind = not pods or (refused.requests > 0 and refused.bad == refused.requests)
+    blind = tally.missing or (refused.requests > 0 and refused.bad == refused.requests)
     state = update(
         memory.state,
         None if blind else fresh["candidate"],
         None if blind else fresh["stable"],
-        dispersion_index(pooled(pods)),
+        dispersion_index(pooled(tally.stable)),
         settings,
     )
     remembered = memory.advance(state, current, {}, turn.world.pods)

@@ -14,6 +14,7 @@ from modelramp.api.status import EvidenceStatus, Verdict
 from modelramp.domain.counts import Counts, Unevenness, interval
 from modelramp.domain.evidence import EvidenceState, Settings, update
 from modelramp.domain.metric import BySide, Memory, by_container, report
+from modelramp.domain.router import Tally
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Pod
 
@@ -59,22 +60,20 @@ class Known:
         )
 
 
-def look(
-    turn: Turn, before: EvidenceStatus | None, pods: Collection[Pod], alpha: float, asked: Latency
-) -> EvidenceStatus:
+def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float, asked: Latency) -> EvidenceStatus:
     """The evidence after this look. The look that fixes what is slow counts nothing: it is the baseline."""
     memory = Memory.load(before.state if before else "", SIDES)
     known = Known.of(memory.noted, asked)
     if known is None:
-        return first_look(turn, pods, alpha, asked)
-    current = slow_by_side(pods, turn.candidate.salt, known.threshold)
-    fresh = {side: interval(memory.counters[side], current[side], born=current[side]) for side in SIDES}
+        return first_look(turn, tally, alpha, asked)
+    current = slow_by_side(tally, known.threshold)
+    fresh = {side: interval(memory.counters[side], current[side], tally.born) for side in SIDES}
     uneven = Unevenness(known.looks, known.squares).add(fresh["stable"])
     rules = known.settings(alpha)
     state = update(
         memory.state,
-        fresh["candidate"] if pods else None,
-        fresh["stable"] if pods else None,
+        None if tally.missing else fresh["candidate"],
+        None if tally.missing else fresh["stable"],
         uneven.index(memory.state.stable + fresh["stable"]),
         rules,
     )
@@ -84,11 +83,11 @@ def look(
     return evidence.model_copy(update={"threshold_seconds": known.threshold, "state": remembered})
 
 
-def first_look(turn: Turn, pods: Collection[Pod], alpha: float, asked: Latency) -> EvidenceStatus:
+def first_look(turn: Turn, tally: Tally, alpha: float, asked: Latency) -> EvidenceStatus:
     """Fixes what is slow, or says why that can't be told yet."""
-    own = stables_own(pods, turn.candidate.salt, enough(asked.quantile))
+    own = stables_own(tally.stable, turn.candidate.salt, enough(asked.quantile))
     answers, needed, name = sum(own.values()), enough(asked.quantile), f"p{100 * asked.quantile:g}"
-    if not pods:
+    if not tally.stable:
         return unknown(turn, Verdict.ERROR, "no stable pod tells its service times: nothing can be judged")
     if answers < needed:
         message = (
@@ -101,7 +100,7 @@ def first_look(turn: Turn, pods: Collection[Pod], alpha: float, asked: Latency) 
         return unknown(turn, Verdict.INCONCLUSIVE, message)
     known = Known(asked.quantile, asked.margin, slow_above)
     evidence = report(turn, LATENCY, None, EvidenceState(), known.settings(alpha), 0)
-    current = slow_by_side(pods, turn.candidate.salt, slow_above)
+    current = slow_by_side(tally, slow_above)
     usual = shown(quantile(own, asked.quantile))
     message = f"{asked.margin:g} times stable's {name} of {usual}, or the next bound above it"
     changes = {
@@ -157,9 +156,9 @@ def threshold(own: Histogram, asked: Latency) -> float | None:
     return min((bound for bound in own if least <= bound < math.inf), default=None)
 
 
-def slow_by_side(pods: Collection[Pod], attempt: str, above: float) -> BySide:
+def slow_by_side(tally: Tally, above: float) -> BySide:
     """Both sides' answers of the attempt, and the slow ones among them, by container."""
-    now = by_container(pods, attempt)
+    now = tally.counters
     return {
         "candidate": {k: slow(c.candidate_service, above) + slow(c.shadow_service, above) for k, c in now.items()},
         "stable": {k: slow(c.stable_service, above) for k, c in now.items()},

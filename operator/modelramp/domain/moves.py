@@ -19,7 +19,7 @@ from modelramp.domain import analysis, drift
 from modelramp.domain.approval import STEP_PAUSES
 from modelramp.domain.share import Share, held, in_hand, wanted
 from modelramp.domain.snapshot import Target
-from modelramp.domain.traffic import FULL, salt, set_weight
+from modelramp.domain.traffic import FULL, POLL, salt, set_weight
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Unreachable, Unresolved
 
@@ -245,8 +245,11 @@ def release(turn: Turn, reason: str, message: str) -> None:
 
 
 def retire(turn: Turn) -> None:
-    """Former stable revisions go when their time is up."""
-    turn.set(draining=[d for d in turn.status.draining if not turn.over(d.until, NO_TIME)])
+    """Former stable revisions go when their time is up, and the router has let go of them."""
+    left = [d for d in turn.status.draining if not turn.over(d.until, NO_TIME)]
+    if left != turn.status.draining and not turn.snap.router.released(turn):
+        return turn.wake_in(POLL)
+    turn.set(draining=left)
 
 
 def reject(turn: Turn, entry: Rejected) -> None:

@@ -33,7 +33,7 @@ from modelramp.domain.promotion import hand_over, settle_as_stable
 from modelramp.domain.rollback import gone_bad
 from modelramp.domain.shadow import SHADOWING, impossible, unproven
 from modelramp.domain.share import Share, held, wanted
-from modelramp.domain.traffic import FULL, first_load, full_size, size_for, withdrawn
+from modelramp.domain.traffic import FULL, POLL, first_load, full_size, size_for
 from modelramp.domain.turn import Turn
 from modelramp.domain.unsplit import UNSUPPORTED, may_switch, straight_on, unsplit
 
@@ -207,7 +207,8 @@ def aborting(turn: Turn) -> None:
     """Weight 0 must be seen to hold before the candidate's pods go."""
     candidate = turn.candidate
     stop = candidate.abort or AbortStatus(reason="Aborted", message="taken back", reject=False)
-    if turn.status.step is not None and not withdrawn(turn):
-        waiting = "waiting for every stable pod to take its share back"
-        return turn.say(stop.reason, f"{stop.message}; {waiting}")
+    router = turn.snap.router
+    if turn.status.step is not None and not router.withdrawn(turn):
+        turn.wake_in(POLL)
+        return turn.say(stop.reason, f"{stop.message}; waiting for {router.awaited(turn)}")
     taken_back(turn, stop)

@@ -8,6 +8,7 @@ from modelramp.api.spec import Spec
 from modelramp.api.status import Status
 from modelramp.domain.findings import Findings
 from modelramp.domain.fleet import Standing
+from modelramp.domain.router import Steering
 from modelramp.domain.world import Approval, Command, Event, Resolution, World
 
 
@@ -47,6 +48,7 @@ class Snapshot:
     findings: Findings = field(default_factory=Findings)
     adopts: str = ""  # name of the Service to take over
     standing: Standing = field(default_factory=Standing)
+    router: Steering = field(kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""The split: which weight is wanted, whether it is in force, when its dead-man's switch must be renewed; and sizes.
-
-A weight is in force when every ready stable pod acts on the generation that carries it (docs/contract.md).
-"""
+"""Which weight is wanted, and the sizes that go with it. How it gets into force is the router's (docs/routers.md)."""
 
 import math
 from datetime import timedelta
@@ -10,12 +7,9 @@ from modelramp.api.spec import Spec
 from modelramp.api.status import Phase, Status, TrafficStatus
 from modelramp.domain.share import held, in_hand
 from modelramp.domain.turn import Turn
-from modelramp.domain.world import Pod
 
-SPLIT_VERSION = 1  # of the split's format: docs/contract.md
 FULL = 100
-RENEWALS_PER_TTL = 3
-POLL = timedelta(seconds=1)  # between two askings of the pods which generation they act on
+POLL = timedelta(seconds=1)  # between two askings whether a weight is in force
 
 
 def salt(uid: str, revision: str, generation: int) -> str:
@@ -28,62 +22,32 @@ def set_weight(turn: Turn, weight: int, shadow: int = 0) -> None:
     """Writes down a new weight under a new generation; the pods hear of it after the status stands."""
     traffic = turn.status.traffic
     generation = traffic.generation + 1
-    changes = {"generation": generation, "weight_generation": generation, "renewed_at": turn.now}
-    turn.set(traffic=TrafficStatus(weight=weight, shadow=shadow, **changes))
+    written = {"generation": generation, "weight_generation": generation, "renewed_at": turn.now}
+    turn.set(traffic=TrafficStatus(router=turn.snap.router.name, weight=weight, shadow=shadow, **written))
 
 
-def renew(turn: Turn) -> None:
-    """Keeps the present weight alive in the pods: a new generation every third of the ttl."""
-    traffic = turn.status.traffic
-    interval = turn.snap.policy.traffic_ttl / RENEWALS_PER_TTL
-    if traffic.renewed_at is None or turn.over(traffic.renewed_at, interval):
-        turn.set(traffic=traffic.model_copy(update={"generation": traffic.generation + 1, "renewed_at": turn.now}))
-        turn.wake_in(interval)
-
-
-def lapse(turn: Turn) -> None:
-    """Away for longer than the ttl: the pods have taken the share back, and nothing has been in force since."""
-    traffic, step = turn.status.traffic, turn.status.step
-    if step is None or step.in_force_since is None or not traffic.live or traffic.renewed_at is None:
+def keep(turn: Turn) -> None:
+    """Follows the router that is asked for, and notes it where a weight that was in force is so no more."""
+    _follow(turn)
+    step, router = turn.status.step, turn.snap.router
+    if step is None or step.in_force_since is None or not turn.status.traffic.live:
         return
-    if turn.now - traffic.renewed_at > turn.snap.policy.traffic_ttl:
+    if router.lapsed(turn):
         turn.set(step=step.model_copy(update={"in_force_since": None}))
 
 
-def ready_stable_pods(turn: Turn) -> list[Pod]:
-    return [pod for pod in turn.world.pods_of(turn.stable_revision) if pod.ready]
-
-
-def acknowledged(turn: Turn) -> bool:
-    """Every ready stable pod acts on the present weight, and there is one."""
-    traffic = turn.status.traffic
-    ready = ready_stable_pods(turn)
-    return bool(ready) and all(
-        pod.metrics is not None
-        and pod.metrics.generation >= traffic.weight_generation
-        and pod.metrics.weight == traffic.weight
-        and (pod.metrics.shadow or 0) == traffic.shadow
-        for pod in ready
-    )
-
-
-def withdrawn(turn: Turn) -> bool:
-    """No stable pod hands anything over any more: all have said so, or whatever they last heard has expired.
-
-    A container that has restarted acts on no generation (0) until it hears a newer one: it hands over nothing either.
-    """
-    traffic = turn.status.traffic
-    ready = ready_stable_pods(turn)
-    said_so = all(
-        pod.metrics is not None
-        and pod.metrics.weight == 0
-        and (pod.metrics.generation == 0 or pod.metrics.generation >= traffic.weight_generation)
-        for pod in ready
-    )
-    if (ready and said_so) or traffic.renewed_at is None:
-        return True
-    turn.wake_in(POLL)
-    return turn.over(traffic.renewed_at, turn.snap.policy.traffic_ttl)
+def _follow(turn: Turn) -> None:
+    """Another router is asked for than carried the weight so far: it carries the same under a new generation, and as it
+    counts by other means, the evidence begins anew."""
+    traffic, router = turn.status.traffic, turn.snap.router.name
+    if traffic.router is router:
+        return
+    if turn.status.step is None:
+        return turn.set(traffic=traffic.model_copy(update={"router": router}))
+    turn.tell("RouterChanged", f"{traffic.weight} % go by {router} now, no longer by {traffic.router}")
+    set_weight(turn, traffic.weight)
+    unseen = {"in_force_since": None, "counted_requests": 0, "counted_candidate": 0}
+    turn.set(step=turn.status.step.model_copy(update=unseen), evidence=[])
 
 
 def full_size(spec: Spec, status: Status) -> int:

@@ -9,7 +9,7 @@ from modelramp.domain.admission import may_rise
 from modelramp.domain.approval import why
 from modelramp.domain.checks import short_of_pods
 from modelramp.domain.moves import enter_step, pause, promote, step_index
-from modelramp.domain.traffic import SPLIT_VERSION, full_size, ready_stable_pods, set_weight
+from modelramp.domain.traffic import full_size, set_weight
 from modelramp.domain.turn import Turn
 
 UNSUPPORTED = "SplitUnsupported"
@@ -19,16 +19,14 @@ def unsplit(turn: Turn) -> bool:
     """Whether a ready stable pod has said, in this attempt, that it knows no split of this format."""
     if turn.candidate.unsplit:
         return True
-    ignorant = [p for p in ready_stable_pods(turn) if p.metrics and p.metrics.split_version < SPLIT_VERSION]
-    if not ignorant:
+    why_not = turn.snap.router.unable(turn)
+    if not why_not:
         return False
-    if turn.status.traffic.weight:
+    if turn.status.traffic.live:
         set_weight(turn, 0)
     turn.set(candidate=turn.candidate.model_copy(update={"unsplit": True}))
-    message = (
-        f"the server of stable's pod {ignorant[0].name} knows no split of format {SPLIT_VERSION}, so no weight can be "
-        f"in force: version {turn.candidate.version} is promoted directly after its gates; pauses hold"
-    )
+    message = f"{why_not}, so no weight can be in force: version {turn.candidate.version} is promoted directly after "
+    message += "its gates; pauses hold"
     turn.record_candidate(UNSUPPORTED, UNSUPPORTED, message, warning=True)
     turn.say(UNSUPPORTED, message)
     return True

@@ -103,6 +103,7 @@ class Pod:
     ip: str | None = None
     split: str = ""  # the annotation as it stands
     fault: Fault | None = None
+    restarts: int = 0  # of its server
     metrics: PodMetrics | None = None  # None: not scraped, or did not answer
 
 
@@ -167,6 +168,9 @@ class World:
     selected: str | None = None
     services: tuple[OtherService, ...] = ()
     foreign: str = ""  # what stands where a child of ours should, and is somebody else's
+    routes: tuple[Mapping[str, Any], ...] = ()  # the routers' own objects, as the API server has them
+    unusable: Mapping[str, str] = field(default_factory=dict)  # kinds that no route can be made of, and why
+    endpoints: Mapping[str, int] = field(default_factory=dict)  # ready ones of each revision's Service, where asked
 
     def pods_of(self, revision: str | None) -> tuple[Pod, ...]:
         """Pods of a revision that are not on their way out."""

@@ -16,6 +16,7 @@ from modelramp.desired.meta import NAME_LABEL
 from modelramp.engine.echo import Echo
 from modelramp.engine.queue import WorkQueue
 from modelramp.ports import ClusterError, Key
+from modelramp.routers import KINDS
 
 IDENTITY = "modelramp-operator"  # kopf would ask for the user's name, and an image's user need not have one
 RESYNC_SECONDS = 600.0  # a deletion missed by a watch is noticed at the latest then
@@ -27,6 +28,7 @@ CHILDREN = (
     ("apps", "v1", "deployments"),
     ("autoscaling", "v2", "horizontalpodautoscalers"),
     ("policy", "v1", "poddisruptionbudgets"),
+    *((*route.api_version.split("/"), route.plural) for route in KINDS),
 )
 
 

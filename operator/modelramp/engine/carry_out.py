@@ -13,10 +13,12 @@ from typing import Any
 from modelramp.desired.meta import APPLIED_ANNOTATION, REVISION_LABEL, SPLIT_ANNOTATION, Owner
 from modelramp.desired.project import Desired
 from modelramp.ports import Cluster, Key, Kind, Object, Observation
+from modelramp.routers import KINDS
 
 DEPLOYMENT = Kind("apps/v1", "Deployment")
 SERVICE = Kind("v1", "Service")
 Child = tuple[Kind, str]
+WHOLE = {Kind(route.api_version, route.kind): route.whole for route in KINDS}
 
 
 class Carrier:
@@ -90,9 +92,12 @@ def stamped(body: Object) -> Object:
 
 
 def fits(wanted: Object, found: Object) -> bool:
-    """Whether nothing is to be applied. A selector must be the very one: a key too many, and it selects nothing."""
+    """Whether nothing is to be applied. A selector must be the very one: a key too many, and it selects nothing. Where
+    all is ours, nothing may be added."""
     selectors = [body.get("spec", {}).get("selector") for body in (wanted, found)]
-    return selectors[0] == selectors[1] and stands(wanted, found)
+    whole = WHOLE.get(Kind(wanted["apiVersion"], wanted["kind"]))
+    same = whole is None or wanted["spec"][whole] == found["spec"][whole]
+    return same and selectors[0] == selectors[1] and stands(wanted, found)
 
 
 def stands(wanted: Any, found: Any) -> bool:

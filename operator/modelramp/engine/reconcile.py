@@ -16,6 +16,7 @@ from modelramp.api.status import Phase, Status
 from modelramp.desired.marks import marks
 from modelramp.desired.meta import ADOPT_ANNOTATION, Owner
 from modelramp.desired.project import project
+from modelramp.desired.router import Router
 from modelramp.desired.takeover import returned
 from modelramp.desired.template import Rendering, pod_template
 from modelramp.domain import gates
@@ -30,6 +31,7 @@ from modelramp.engine.inquiry import Inquiry
 from modelramp.engine.registries import Registries
 from modelramp.engine.writeback import WriteBack
 from modelramp.ports import Clock, Cluster, Key, Metrics, Object, Observation, Observer, Prober
+from modelramp.routers import router_of
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +101,10 @@ class Reconciler:
         status = read_status(body)
         resolution = self._registries.resolve(key, spec.model)
         revisions = self._revisions(owner, spec, resolution, seen.world)
-        world = await self._with_metrics(key, status, seen.world)
-        snapshot = replace(self._snapshot(body, spec, status, world, resolution), approval=self._approvals.offered(key))
+        router = router_of(spec.traffic.chosen)
+        world = await self._with_metrics(key, status, seen.world, router)
+        snapshot = self._snapshot(body, spec, status, world, resolution, router)
+        snapshot = replace(snapshot, approval=self._approvals.offered(key))
         findings = await self._inquiry.ask(key.namespace, gates.questions(snapshot))
         decision = self._decide(key, replace(snapshot, findings=findings))
         await self._persist(body, status, decision)
@@ -108,7 +112,7 @@ class Reconciler:
         if self._write_back is not None:
             self._write_back.note(key, marks(decision.status, revisions))
         ttl = self._config.policy.traffic_ttl
-        desired = project(owner, spec, decision.status, revisions, world, ttl)
+        desired = project(owner, spec, decision.status, revisions, world, ttl, router)
         await self._carrier.carry_out(owner, desired, seen)
         return decision.requeue_after.total_seconds() if decision.requeue_after is not None else None
 
@@ -119,7 +123,9 @@ class Reconciler:
         self._fleet.note(key, decision.status)
         return decision
 
-    def _snapshot(self, body: Object, spec: Spec, status: Status, world: World, resolution: Resolution) -> Snapshot:
+    def _snapshot(
+        self, body: Object, spec: Spec, status: Status, world: World, resolution: Resolution, router: Router
+    ) -> Snapshot:
         metadata = body["metadata"]
         target = None
         if isinstance(resolution, Resolved):
@@ -136,6 +142,7 @@ class Reconciler:
             commands=commands(metadata.get("annotations", {})),
             policy=self._config.policy,
             adopts=metadata.get("annotations", {}).get(ADOPT_ANNOTATION, ""),
+            router=router,
         )
 
     async def _persist(self, body: Object, before: Status, decision: Decision) -> None:
@@ -162,13 +169,13 @@ class Reconciler:
         ordinal = 1 + max((r.ordinal for r in world.revisions.values()), default=0)
         return {**world.revisions, name: Revision(name, model, template, ordinal)}
 
-    async def _with_metrics(self, key: Key, status: Status, world: World) -> World:
-        """While a candidate may have traffic, and just after it got all of it, what stable's pods count."""
+    async def _with_metrics(self, key: Key, status: Status, world: World, router: Router) -> World:
+        """While a candidate may have traffic, and just after it got all of it, what the pods count."""
         ramping = status.step is not None and status.phase not in (Phase.STABLE, Phase.PENDING)
         if status.stable is None or not (ramping or status.guard):
             return world
-        stable = [pod for pod in world.pods_of(status.stable.revision) if pod.ready]
-        metrics = await self._metrics.read(key.namespace, stable)
+        pods = [pod for revision in router.counting(status) for pod in world.pods_of(revision) if pod.ready]
+        metrics = await self._metrics.read(key.namespace, pods)
         return replace(world, pods=tuple(replace(pod, metrics=metrics.get(pod.name)) for pod in world.pods))
 
     def _forget(self, key: Key) -> None:
