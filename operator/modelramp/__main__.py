@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
+from modelramp.adapters.cache import Cache
 from modelramp.adapters.clock import SystemClock
 from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi
@@ -44,6 +45,7 @@ from modelramp.ports import ClusterError, Key, Observer
 logger = logging.getLogger("modelramp")
 
 LEASE_NAME = "modelramp-operator"
+COALESCE_SECONDS = 0.2  # a change of a child seldom comes alone
 WRONG_SETTINGS, CANNOT_WORK = 2, 1
 
 
@@ -77,7 +79,8 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         registries = Registries(configs, measured, clock, queue.add)
         fetch = await _fetch(settings, api, stack)
         echo = Echo(clock)
-        cluster = KubeCluster(api, clock, leader.may_write, echo)
+        cache = Cache(api, settings.watch_namespaces, lambda key: queue.add_after(key, COALESCE_SECONDS))
+        cluster = KubeCluster(api, cache, clock, leader.may_write, echo)
         config = EngineConfig(
             server_image=settings.server_image,
             traffic_ttl=settings.traffic_ttl.total_seconds(),
@@ -95,6 +98,8 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         _require(vitals, registries, echo, poll_interval)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(leader.hold())
+            tasks.create_task(cache.run())
+            await cache.synced()
             if settings.rollouts.limits():
                 await _fill(fleet, queue, api, settings.watch_namespaces)
             tasks.create_task(registries.run(poll_interval))

@@ -1,4 +1,6 @@
-"""One pass's reads: the ModelDeployment, what carries its label, and proof that it is its own.
+"""What one pass sees: the ModelDeployment, what carries its label, and proof that it is its own.
+
+The ModelDeployment is read from the API server, since its status decides what happens next; the rest from the cache.
 
 A label is a claim that anybody may make; the chain of controller ownerReferences is what counts. Children without any
 controller are reported too if they say that Modelramp manages them: that is what ``kubectl delete --cascade=orphan``
@@ -10,37 +12,38 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 
 from modelramp.adapters import translate
-from modelramp.adapters.kube_api import METADATA_LIST, KubeApi, path_of
+from modelramp.adapters.cache import POD, REPLICA_SET, Cache
+from modelramp.adapters.kube_api import KubeApi, path_of
 from modelramp.adapters.translate import DEPLOYMENT, SERVICE
 from modelramp.api import API_VERSION, KIND, PLURAL
-from modelramp.desired.meta import MANAGED_BY, NAME_LABEL
+from modelramp.desired.meta import MANAGED_BY
 from modelramp.ports import CHILD_KINDS, Key, Kind, Object, Observation
 
 OWNER = Kind(API_VERSION, KIND)
-POD = Kind("v1", "Pod")
-REPLICA_SET = Kind("apps/v1", "ReplicaSet")
 PAGE = 500
 
 
-async def observe(api: KubeApi, key: Key) -> Observation:
-    """Reads everything at once; each list is as new as the API server has it. Raises ClusterError."""
-    kinds = (*CHILD_KINDS, POD, REPLICA_SET)
-    (owner, namesake), lists = await asyncio.gather(
-        asyncio.gather(api.find(path_of(OWNER, *key)), api.find(path_of(SERVICE, *key))),
-        asyncio.gather(*(_labelled(api, kind, key) for kind in kinds)),
-    )
+async def observe(api: KubeApi, cache: Cache, key: Key) -> Observation:
+    """Whatever this process has written is in it. Raises ClusterError."""
+    await cache.catch_up(key.namespace)
+    owner, namesake = await asyncio.gather(api.find(path_of(OWNER, *key)), _namesake(api, cache, key))
     if owner is None:
         return Observation(owner=None)
     uid = owner["metadata"]["uid"]
-    found = dict(zip(kinds, lists, strict=True))
-    children = {kind: [child for child in found[kind] if _is_child(child, uid)] for kind in CHILD_KINDS}
-    replica_sets = _controlled(found[REPLICA_SET], children[DEPLOYMENT])
-    pods = _controlled(found[POD], replica_sets)
+    children = {kind: [it for it in cache.objects(kind, key) if _is_child(it, uid)] for kind in CHILD_KINDS}
+    replica_sets = _controlled(cache.objects(REPLICA_SET, key), children[DEPLOYMENT])
+    pods = _controlled(cache.objects(POD, key), replica_sets)
     return Observation(
         owner=owner,
         world=replace(translate.world(key.name, children, pods), foreign=_foreign(namesake, children[SERVICE])),
         children=children,
     )
+
+
+async def _namesake(api: KubeApi, cache: Cache, key: Key) -> Object | None:
+    """The Service that has the main Service's name. Only those with the label are in the cache."""
+    known = (it for it in cache.objects(SERVICE, key) if it["metadata"]["name"] == key.name)
+    return next(known, None) or await api.find(path_of(SERVICE, *key))
 
 
 async def all_owners(api: KubeApi, namespaces: Sequence[str]) -> AsyncIterator[Object]:
@@ -56,13 +59,6 @@ async def all_owners(api: KubeApi, namespaces: Sequence[str]) -> AsyncIterator[O
             if not token:
                 break
             query = {"limit": str(PAGE), "continue": token}
-
-
-async def _labelled(api: KubeApi, kind: Kind, key: Key) -> list[Object]:
-    accept = METADATA_LIST if kind == REPLICA_SET else "application/json"
-    answer = await api.read(path_of(kind, key.namespace), {"labelSelector": f"{NAME_LABEL}={key.name}"}, accept)
-    # Items of a list do not say what they are.
-    return [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in answer["items"] or ()]
 
 
 def _is_child(child: Object, owner_uid: str) -> bool:

@@ -1,7 +1,7 @@
 """Kopf at the edge: what it sees is put on the queue, and nothing else.
 
 Only ``on.event`` handlers, because kopf's others keep annotations and finalizers on the user's object and state in
-memory. Kopf posts no events, keeps no progress and has no peers; the API server filters children by their label.
+memory. Kopf posts no events, keeps no progress and has no peers. The children are watched by the cache (ADR 21).
 """
 
 import asyncio
@@ -12,22 +12,12 @@ from typing import Any
 import kopf
 
 from modelramp.api import GROUP, PLURAL, VERSION
-from modelramp.desired.meta import NAME_LABEL
 from modelramp.engine.echo import Echo
 from modelramp.engine.queue import WorkQueue
 from modelramp.ports import ClusterError, Key
 
 IDENTITY = "modelramp-operator"  # kopf would ask for the user's name, and an image's user need not have one
 RESYNC_SECONDS = 600.0  # a deletion missed by a watch is noticed at the latest then
-
-CHILDREN = (
-    ("", "v1", "pods"),
-    ("", "v1", "services"),
-    ("apps", "v1", "controllerrevisions"),
-    ("apps", "v1", "deployments"),
-    ("autoscaling", "v2", "horizontalpodautoscalers"),
-    ("policy", "v1", "poddisruptionbudgets"),
-)
 
 
 class Watch:
@@ -65,8 +55,6 @@ class Watch:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(_login(self._kubeconfig))
         kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._owner_seen)
-        for child in CHILDREN:
-            kopf.on.event(*child, labels={NAME_LABEL: kopf.PRESENT}, registry=registry)(self._child_seen)
         return registry
 
     async def _owner_seen(self, namespace: str, name: str, event: Any, **_: Any) -> None:
@@ -78,9 +66,6 @@ class Watch:
             self._known.add(key)
         self._queue.add(key)
 
-    async def _child_seen(self, namespace: str, labels: Any, **_: Any) -> None:
-        self._queue.add(Key(namespace, labels[NAME_LABEL]))
-
 
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
@@ -89,8 +74,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
-    for child in CHILDREN:
-        settings.watching.label_selectors[child] = NAME_LABEL
     return settings
 
 
