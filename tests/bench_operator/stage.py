@@ -54,8 +54,8 @@ def control_plane() -> Iterator[Path]:
     """With the CRD, the chart's rights, and the operator's account in it; the kubeconfig of its administrator."""
     if FOLDER.exists():
         cluster("down")
-    cluster("up", "--control-plane-only")
     try:
+        cluster("up", "--control-plane-only")
         install = str(ROOT / "config" / "install.yaml")
         cluster("kubectl", "apply", "--server-side", "--force-conflicts", "-f", install)
         cluster("kubectl", "wait", "--for=condition=Established", "crd/modeldeployments.modelramp.dev", "--timeout=30s")
