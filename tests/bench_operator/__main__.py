@@ -35,7 +35,6 @@ INSIDE = "--inside"
 TEAMS = 10
 AT_ONCE = 16
 LOOK_SECONDS = 2.0
-REST_SECONDS = 60.0
 POLL_INTERVAL = 15
 PATIENCE = 1800.0
 HOLDS = {"steps": [{"weight": 10, "hold": "10s"}, {"weight": 50, "hold": "10s"}], "bake": "10s"}
@@ -45,6 +44,7 @@ HELD_SECONDS = 30
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench_operator", description=__doc__)
     parser.add_argument("--objects", type=int, default=1000, help="ModelDeployments (%(default)s)")
+    parser.add_argument("--rest", type=int, default=60, help="seconds at rest (%(default)s)")
     parser.add_argument("--profile", type=Path, help="run the operator under cProfile, and write that here")
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -54,7 +54,7 @@ def main() -> int:
         subprocess.run(["ip", *command.split()], check=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        figures = asyncio.run(measure(arguments.objects, arguments.profile))
+        figures = asyncio.run(measure(arguments.objects, arguments.rest, arguments.profile))
     except KeyboardInterrupt:
         return 130
     OUTCOME.parent.mkdir(exist_ok=True)
@@ -71,7 +71,7 @@ def enter_network() -> int:
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
-async def measure(objects: int, profile: Path | None) -> dict[str, Any]:
+async def measure(objects: int, rest_seconds: int, profile: Path | None) -> dict[str, Any]:
     load_before = os.getloadavg()[0]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelramp-bench-")))
@@ -92,7 +92,7 @@ async def measure(objects: int, profile: Path | None) -> dict[str, Any]:
                         await asyncio.sleep(0.2)
                 run = Run(api, operator, objects)
                 settle = await run.settle()
-                rest = await run.rest(mlflow)
+                rest = await run.rest(mlflow, rest_seconds)
                 say("moving all aliases to version 2")
                 registry.move_aliases(folder)
                 promote = await run.promote()
@@ -120,12 +120,12 @@ class Run:
         await self._until(lambda status: serves(status, 1), cost)
         return {"made_seconds": made, **cost.figures()}
 
-    async def rest(self, mlflow: MlflowServer) -> dict[str, Any]:
+    async def rest(self, mlflow: MlflowServer, seconds: int) -> dict[str, Any]:
         """What happens while nothing is to be done."""
         await asyncio.sleep(POLL_INTERVAL)
-        say(f"at rest for {REST_SECONDS:.0f} s")
+        say(f"at rest for {seconds} s")
         cost, since, searched = Cost(self._operator), datetime.now(UTC), registry.searches(mlflow)
-        await asyncio.sleep(REST_SECONDS)
+        await asyncio.sleep(seconds)
         writes = [name_of(entry) for entry in self._written(since)]
         counted = {name: writes.count(name) for name in sorted(set(writes))}
         searched = registry.searches(mlflow) - searched

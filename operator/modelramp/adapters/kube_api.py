@@ -90,6 +90,8 @@ class KubeApi:
         except (ConfigException, OSError) as error:
             where = f"kubeconfig {kubeconfig}" if kubeconfig else "the pod's service account (KUBECONFIG is not set)"
             raise ClusterError(f"cannot use {where}: {error}") from error
+        # For each request aiohttp would ask two threads whether the environment names a proxy; a kubeconfig may.
+        configuration.client_session_kwargs = {"trust_env": False}
         client = ApiClient(configuration)
         client.user_agent = user_agent
         return cls(client)

@@ -67,11 +67,22 @@ class Watch:
         self._queue.add(key)
 
 
+class _NothingToCompare(kopf.MultiDiffBaseStorage):
+    """Kopf would copy each object deeply to tell handlers of changes what has changed; there are none."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def build(self, **_: Any) -> Any:
+        return {}
+
+
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True  # the kinds are known, and looking for new CRDs needs cluster-wide rights
     settings.peering.standalone = True
+    settings.persistence.diffbase_storage = _NothingToCompare()
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
     return settings
