@@ -92,6 +92,7 @@ class KubeApi:
             raise ClusterError(f"cannot use {where}: {error}") from error
         # For each request aiohttp would ask two threads whether the environment names a proxy; a kubeconfig may.
         configuration.client_session_kwargs = {"trust_env": False}
+        configuration.connection_pool_maxsize = 0  # no limit: a watch holds a connection, and the Lease must not wait
         client = ApiClient(configuration)
         client.user_agent = user_agent
         return cls(client)

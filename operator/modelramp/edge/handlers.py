@@ -67,7 +67,7 @@ class Watch:
         self._queue.add(key)
 
 
-class _NothingToCompare(kopf.MultiDiffBaseStorage):
+class _NothingToCompare(kopf.MultiDiffBaseStorage):  # type: ignore[misc]  # kopf is not followed
     """Kopf would copy each object deeply to tell handlers of changes what has changed; there are none."""
 
     def __init__(self) -> None:
