@@ -45,7 +45,6 @@ from modelramp.ports import ClusterError, Key, Observer
 logger = logging.getLogger("modelramp")
 
 LEASE_NAME = "modelramp-operator"
-COALESCE_SECONDS = 0.2  # a change of a child seldom comes alone
 WRONG_SETTINGS, CANNOT_WORK = 2, 1
 
 
@@ -79,7 +78,7 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         registries = Registries(configs, measured, clock, queue.add)
         fetch = await _fetch(settings, api, stack)
         echo = Echo(clock)
-        cache = Cache(api, settings.watch_namespaces, lambda key: queue.add_after(key, COALESCE_SECONDS))
+        cache = Cache(api, settings.watch_namespaces, queue.add_soon)
         cluster = KubeCluster(api, cache, clock, leader.may_write, echo)
         config = EngineConfig(
             server_image=settings.server_image,

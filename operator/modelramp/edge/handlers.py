@@ -64,7 +64,7 @@ class Watch:
             self._known.discard(key)
         else:
             self._known.add(key)
-        self._queue.add(key)
+        self._queue.add_soon(key)
 
 
 class _NothingToCompare(kopf.MultiDiffBaseStorage):  # type: ignore[misc]  # kopf is not followed
