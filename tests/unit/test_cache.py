@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -182,6 +182,33 @@ async def test_no_pass_before_everything_is_listed() -> None:
     await early  # the refused list is tried again
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_a_watch_that_keeps_being_refused_is_tried_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, pauses = FakeServer(), []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await real_sleep(0)
+
+    async with copying(server):
+        real_sleep = asyncio.sleep
+        monkeypatch.setattr("modelramp.adapters.reflector.asyncio.sleep", pause)
+        for expected in (0.5, 1.0, 2.0):
+            server.events.pop(path_of(SERVICE)).put_nowait(ClusterError("WATCH: 403: forbidden", status=403))
+            await until_listed(server, real_sleep)
+            assert pauses[-1] == expected
+        server.put(SERVICE, "s")
+        server.tell(SERVICE, "ADDED", "s")
+        server.events.pop(path_of(SERVICE)).put_nowait(ClusterError("WATCH: reset"))
+        await until_listed(server, real_sleep)
+        assert pauses[-1] == 0.5
+
+
+async def until_listed(server: FakeServer, sleep: Callable[[float], Awaitable[None]]) -> None:
+    async with asyncio.timeout(5):
+        while path_of(SERVICE) not in server.events:
+            await sleep(0)
 
 
 async def test_after_410_all_is_listed_again_and_what_vanished_meanwhile_is_noticed() -> None:

@@ -108,12 +108,12 @@ class Reflector:
 
     async def _follow(self) -> None:
         version = await self._list()
-        self._back_off = FIRST_BACK_OFF
         path, accept = self._collection.path, self._collection.accept("")
         while True:
             query = {"labelSelector": NAME_LABEL, "resourceVersion": version}
             async for event in self._api.watch(path, query, accept):
                 version = self._take(event["type"], event["object"])
+                self._back_off = FIRST_BACK_OFF
             await asyncio.sleep(PAUSE)
 
     async def _list(self) -> str:
