@@ -11,8 +11,9 @@ from aiohttp import web
 
 from modelramp.adapters.kube_api import KubeApi
 from modelramp.adapters.pod_http import PORT
-from modelramp.desired.meta import NAME_LABEL
+from modelramp.desired.meta import NAME_LABEL, REVISION_LABEL, SPLIT_ANNOTATION
 from modelramp.domain.world import Pod, PodMetrics
+from modelramp.ports import Object
 from tests.integration.stand_in_metrics import StandInMetrics, VirtualClock
 
 REQUESTS_PER_SECOND = 200.0  # of each pod, none of them bad
@@ -78,16 +79,14 @@ class Pods:
                 self._seen(event["type"], event["object"])
             await asyncio.sleep(WATCH_AGAIN)
 
-    def _seen(self, kind: str, body: dict[str, object]) -> None:
-        metadata, address = body["metadata"], body.get("status", {}).get("podIP")  # type: ignore[attr-defined]
-        if kind not in ("ADDED", "MODIFIED") or not address:
-            return
-        pod = Pod(
-            name=metadata["name"],  # type: ignore[index]
-            revision=metadata["labels"]["modelramp.dev/revision"],  # type: ignore[index]
-            split=metadata.get("annotations", {}).get("modelramp.dev/traffic", ""),  # type: ignore[attr-defined]
-        )
-        self._pods[address] = metadata["namespace"], pod  # type: ignore[index]
+    def _seen(self, event: str, body: Object) -> None:
+        metadata, address = body["metadata"], body.get("status", {}).get("podIP")
+        if event in ("ADDED", "MODIFIED") and address:
+            split = metadata.get("annotations", {}).get(SPLIT_ANNOTATION, "")
+            self._pods[address] = (
+                metadata["namespace"],
+                Pod(metadata["name"], metadata["labels"][REVISION_LABEL], split=split),
+            )
 
 
 def exposition(counted: PodMetrics) -> str:
