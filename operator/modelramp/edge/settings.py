@@ -116,7 +116,7 @@ class Settings(_FileModel):
     freezes: tuple[FreezeSettings, ...] = ()
     notifications: tuple[NotificationSettings, ...] = ()
     watch_namespaces: tuple[str, ...] = Field((), description="Namespaces to look after; none: all.")
-    workers: int = Field(32, ge=1, le=64, description="Objects worked on at a time.")
+    workers: int = Field(16, ge=1, le=64, description="Objects worked on at a time.")
     scrape: Scrape = Scrape.DIRECT
     log_format: LogFormat = LogFormat.JSON
 
