@@ -5,6 +5,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 # Imports are slow enough without compiling them anew in every process.
 unexport PYTHONDONTWRITEBYTECODE
+OBJECTS ?= 1000
 CLUSTER_TOOL := $(PY) hack/cluster/cluster.py
 
 help: ## List the targets
@@ -26,6 +27,7 @@ static: setup
 	.venv/bin/mypy
 	MYPYPATH=hack/cluster .venv/bin/mypy hack/cluster
 	.venv/bin/mypy -p tests.bench
+	.venv/bin/mypy -p tests.bench_operator
 
 unit: setup
 	.venv/bin/pytest --numprocesses=2 tests/unit tests/seeded_bugs
@@ -75,6 +77,9 @@ cluster-down: setup ## Stop it, and leave nothing behind
 bench: setup ## Measure the server against its peers, in one run
 	$(PY) -m tests.bench
 
+bench-operator: setup ## Measure the operator with OBJECTS=1000 ModelDeployments on a real control plane: minutes
+	$(PY) -m tests.bench_operator --objects $(OBJECTS)
+
 format: setup ## Format the sources
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
@@ -82,4 +87,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit simulate soak server integration e2e test without-node demo images crd manifests cluster-up cluster-down bench format lock
+.PHONY: help setup check static unit simulate soak server integration e2e test without-node demo images crd manifests cluster-up cluster-down bench bench-operator format lock

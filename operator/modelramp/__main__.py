@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
+from modelramp.adapters.cache import Cache
 from modelramp.adapters.clock import SystemClock
 from modelramp.adapters.credentials import Credentials
 from modelramp.adapters.kube import KubeCluster
@@ -86,7 +87,8 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         registries = Registries(configs, measured, clock, queue.add)
         fetch = await _fetch(settings, api, stack)
         echo = Echo(clock)
-        cluster = KubeCluster(api, clock, leader.may_write, echo)
+        cache = Cache(api, settings.watch_namespaces, queue.add_soon)
+        cluster = KubeCluster(api, cache, clock, leader.may_write, echo)
         config = EngineConfig(
             server_image=settings.server_image,
             traffic_ttl=settings.traffic_ttl.total_seconds(),
@@ -109,6 +111,8 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         _require(vitals, registries, echo, poll_interval)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(leader.hold())
+            tasks.create_task(cache.run())
+            await cache.synced()
             if settings.rollouts.limits():
                 await _fill(fleet, queue, api, settings.watch_namespaces)
             tasks.create_task(registries.run(poll_interval))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from modelramp.adapters.cache import Cache
 from modelramp.adapters.clock import SystemClock
 from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi, path_of
@@ -100,9 +101,19 @@ async def namespace(admin: KubeApi) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def kube_cluster(api: KubeApi) -> KubeCluster:
+async def cache(api: KubeApi, namespace: str) -> AsyncIterator[Cache]:
+    """The operator's copy of the test's namespace."""
+    cache = Cache(api, [namespace], lambda _: None)
+    running = asyncio.create_task(cache.run())
+    yield cache
+    running.cancel()
+    await asyncio.wait([running])
+
+
+@pytest.fixture
+def kube_cluster(api: KubeApi, cache: Cache) -> KubeCluster:
     """The adapter, as the operator, always allowed to write."""
-    return KubeCluster(api, SystemClock(), lambda: None)
+    return KubeCluster(api, cache, SystemClock(), lambda: None)
 
 
 @pytest.fixture

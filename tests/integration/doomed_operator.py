@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 
+from modelramp.adapters.cache import Cache
 from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi
 from modelramp.domain.findings import Inference, Tensor
@@ -116,10 +117,12 @@ async def operate(kubeconfig: str, key: Key, url: str, epoch: float, tally: str,
         registries = Registries(
             {"default": RegistryConfig("http://mlflow")}, {"default": outside}, clock, lambda _: None
         )
-        cluster = KubeCluster(api, clock, lambda: None)
+        cache = Cache(api, [key.namespace], lambda _: None)
+        cluster = KubeCluster(api, cache, clock, lambda: None)
         config = EngineConfig("localhost/server:1", look_interval=5.0)
         reconciler = Reconciler(cluster, outside, outside, registries, clock, config)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(cache.run())
             tasks.create_task(registries.run(interval=1.0))
             tasks.create_task(pass_for_ever(reconciler, key, Path(f"{tally}.passes")))
 

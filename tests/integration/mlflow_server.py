@@ -39,12 +39,12 @@ class MlflowServer:
 
 
 @contextmanager
-def running(folder: Path, models: int, **variables: str) -> Iterator[MlflowServer]:
-    """With so many registered models, the first 200 of them with a version 1 named ``prod``."""
+def running(folder: Path, models: int, fill: str = FILL, **variables: str) -> Iterator[MlflowServer]:
+    """With so many registered models, by default the first 200 of them with a version 1 named ``prod``."""
     database, port = f"sqlite:///{folder}/mlflow.db", free_port()
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore", **NO_JOBS, **variables}
     python = [sys.executable]
-    subprocess.run([*python, "-c", FILL, database, str(models)], env=environment, check=True, capture_output=True)
+    subprocess.run([*python, "-c", fill, database, str(models)], env=environment, check=True, capture_output=True)
     server = MlflowServer(f"http://127.0.0.1:{port}", folder / "mlflow.log")
     flags = [f"--backend-store-uri={database}", f"--artifacts-destination={folder}/artifacts", "--workers=1"]
     with server.log.open("w") as log:

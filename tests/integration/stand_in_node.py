@@ -14,8 +14,8 @@ from enum import StrEnum
 from itertools import count
 from typing import Any
 
+from modelramp.adapters.cache import POD
 from modelramp.adapters.kube_api import MERGE_PATCH, KubeApi, path_of
-from modelramp.adapters.observe import POD
 from modelramp.ports import ClusterError, Conflict, Object
 
 NODE = "stand-in"

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from modelramp.adapters.cache import POD
 from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import MERGE_PATCH, KubeApi, path_of
-from modelramp.adapters.observe import POD
 from modelramp.ports import ClusterError, Key, Object
 from tests.integration.operator_process import until
 

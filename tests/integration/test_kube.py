@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 
+from modelramp.adapters.cache import POD, Cache
 from modelramp.adapters.clock import SystemClock
 from modelramp.adapters.kube import EVENT, KubeCluster
 from modelramp.adapters.kube_api import MERGE_PATCH, KubeApi, path_of
-from modelramp.adapters.observe import OWNER, POD
+from modelramp.adapters.observe import OWNER
 from modelramp.adapters.translate import CONTROLLER_REVISION, DEPLOYMENT, SERVICE
 from modelramp.api.spec import MainService, Scaling
 from modelramp.desired import children
 from modelramp.desired.meta import Owner
 from modelramp.domain.world import Event, ModelVersion, Revision
 from modelramp.engine.leader import LeaseLost
-from modelramp.ports import ClusterError, Conflict, Key, Object
+from modelramp.ports import CHILD_KINDS, ClusterError, Conflict, Key, Object
 from tests.integration.conftest import CreateOwner, kubectl
 from tests.integration.stand_in_node import Behaviour, StandInNode
 
@@ -117,6 +118,26 @@ async def test_a_size_set_by_scale_survives_the_next_apply(
     assert (await kube_cluster.apply(body))["spec"]["replicas"] == 3
 
 
+async def test_a_pass_sees_every_write_of_the_one_before(
+    kube_cluster: KubeCluster, create_owner: CreateOwner, namespace: str
+) -> None:
+    owner, key = owner_of(await create_owner()), Key(namespace, "digits")
+    for body in bodies(owner):
+        made = await kube_cluster.apply(body)
+        (kind,) = (kind for kind in CHILD_KINDS if kind.kind == body["kind"])
+        seen = (await kube_cluster.observe(key)).children[kind]
+        assert made["metadata"]["uid"] in [child["metadata"]["uid"] for child in seen]
+    for replicas in range(2, 12):
+        await kube_cluster.scale(DEPLOYMENT, Key(namespace, owner.child(HASH)), replicas)
+        (deployment,) = (await kube_cluster.observe(key)).children[DEPLOYMENT]
+        assert deployment["spec"]["replicas"] == replicas
+    for kind, children_of_kind in (await kube_cluster.observe(key)).children.items():
+        for child in children_of_kind:
+            await kube_cluster.delete(kind, Key(namespace, child["metadata"]["name"]), child["metadata"]["uid"])
+    left = (await kube_cluster.observe(key)).children
+    assert not [c for found in left.values() for c in found if "deletionTimestamp" not in c["metadata"]]
+
+
 async def test_only_the_object_that_was_meant_is_deleted(
     kube_cluster: KubeCluster, create_owner: CreateOwner, namespace: str
 ) -> None:
@@ -187,7 +208,7 @@ async def test_children_are_seen_with_their_kinds_and_the_world_in_them(
 
 
 async def test_what_only_wears_the_label_is_not_a_child(
-    kube_cluster: KubeCluster, admin: KubeApi, create_owner: CreateOwner, namespace: str
+    kube_cluster: KubeCluster, cache: Cache, admin: KubeApi, create_owner: CreateOwner, namespace: str
 ) -> None:
     await create_owner()
     labels = {"modelramp.dev/name": "digits", "modelramp.dev/revision": HASH}
@@ -195,7 +216,13 @@ async def test_what_only_wears_the_label_is_not_a_child(
     await admin.write("POST", path_of(POD, namespace), pod)
     service = {"metadata": {"name": "digits", "labels": labels}, "spec": {"ports": [{"port": 80}]}}
     await admin.write("POST", path_of(SERVICE, namespace), service)
-    seen = await kube_cluster.observe(Key(namespace, "digits"))
+    key = Key(namespace, "digits")
+
+    async def copied() -> bool:
+        return bool(cache.objects(POD, key) and cache.objects(SERVICE, key))
+
+    await eventually(copied)
+    seen = await kube_cluster.observe(key)
     assert not seen.world.pods
     assert not seen.children[SERVICE] and seen.world.selected is None
     assert seen.world.foreign == "Service digits"
@@ -215,8 +242,12 @@ async def test_orphans_are_seen_for_adoption_and_other_owners_children_are_not(
 
     await eventually(gone)
     second = await create_owner()
-    seen = await kube_cluster.observe(Key(namespace, "digits"))
-    assert seen.world.selected == HASH and HASH in seen.world.revisions
+
+    async def adoptable() -> bool:
+        world = (await kube_cluster.observe(Key(namespace, "digits"))).world
+        return world.selected == HASH and HASH in world.revisions
+
+    await eventually(adoptable)
 
     for child in bodies(owner_of(second)):
         await kube_cluster.apply(child)
@@ -272,18 +303,21 @@ async def test_the_split_is_written_on_the_pod_and_nothing_else_of_it(
         before = await admin.read(path_of(POD, namespace, pod.name))
         split = json.dumps({"v": 1, "generation": 1})
         await kube_cluster.annotate_pod(Key(namespace, pod.name), "modelramp.dev/traffic", split)
+        assert [it.split for it in (await kube_cluster.observe(key)).world.pods] == [split]
         after = await admin.read(path_of(POD, namespace, pod.name))
     assert after["metadata"]["annotations"]["modelramp.dev/traffic"] == split
     assert (before["spec"], before["metadata"]["labels"]) == (after["spec"], after["metadata"]["labels"])
     await kube_cluster.annotate_pod(Key(namespace, "gone"), "modelramp.dev/traffic", split)
 
 
-async def test_nothing_is_written_without_the_lease(api: KubeApi, create_owner: CreateOwner, namespace: str) -> None:
+async def test_nothing_is_written_without_the_lease(
+    api: KubeApi, cache: Cache, create_owner: CreateOwner, namespace: str
+) -> None:
     def lost() -> None:
         raise LeaseLost("somebody else leads")
 
     owner = await create_owner()
-    cluster = KubeCluster(api, SystemClock(), lost)
+    cluster = KubeCluster(api, cache, SystemClock(), lost)
     key = Key(namespace, "digits")
     writes = [
         cluster.write_status(owner, {**owner["status"], "phase": "Gating"}),

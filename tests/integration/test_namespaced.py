@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from modelramp.adapters.cache import POD
 from modelramp.adapters.kube_api import KubeApi, path_of
-from modelramp.adapters.observe import OWNER, POD
+from modelramp.adapters.observe import OWNER
 from modelramp.adapters.translate import SERVICE
 from modelramp.desired.meta import SPLIT_ANNOTATION
 from modelramp.ports import Object

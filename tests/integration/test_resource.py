@@ -89,7 +89,10 @@ async def test_every_example_is_taken(body: Object, admin: KubeApi, namespace: s
         ({"traffic": {"router": "Gateway"}}, "router: Gateway needs spec.traffic.gateway.parentRefs"),
         ({"traffic": {"router": "Relay", "gateway": {"parentRefs": [PARENT]}}}, "leave spec.traffic.router out"),
         ({"traffic": {"gateway": {"parentRefs": []}}}, "should have at least 1 items"),
-        ({"traffic": {"gateway": {"parentRefs": [PARENT]}, "stickiness": {"header": "X-User"}}}, "is the router Relay's"),
+        (
+            {"traffic": {"gateway": {"parentRefs": [PARENT]}, "stickiness": {"header": "X-User"}}},
+            "is the router Relay's",
+        ),
         (
             {"traffic": {"gateway": {"parentRefs": [PARENT]}}, "rollout": {"steps": [{"shadow": 10}]}},
             "steps with a shadow need the router Relay",

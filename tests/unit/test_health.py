@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from modelramp.adapters.cache import Cache
 from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi
 from modelramp.api.spec import ModelRef
@@ -103,8 +104,11 @@ def test_a_status_that_the_watch_does_not_show_is_silence() -> None:
 
 async def test_what_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     async def get(request: web.Request) -> web.Response:
-        missing = "labelSelector" not in request.query
-        return web.json_response({"items": [], "message": "not found"}, status=404 if missing else 200)
+        if "watch" in request.query:
+            await asyncio.Event().wait()
+        if "labelSelector" in request.query:
+            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
+        return web.json_response({"message": "not found"}, status=404)
 
     world = SimulatedWorld(SPEC)
     echo = Echo(world)
@@ -114,7 +118,11 @@ async def test_what_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     application.router.add_get("/{path:.*}", get)
     async with TestServer(application) as server:
         api = await KubeApi.connect(kubeconfig(tmp_path, str(server.make_url(""))))
-        assert (await KubeCluster(api, world, lambda: None, echo).observe(KEY)).owner is None
+        cache = Cache(api, [], lambda _: None)
+        copying = asyncio.create_task(cache.run())
+        assert (await KubeCluster(api, cache, world, lambda: None, echo).observe(KEY)).owner is None
+        copying.cancel()
+        await asyncio.wait([copying])
         await api.close()
     assert echo.silence() == 0
 
@@ -138,7 +146,8 @@ async def test_only_a_write_that_changed_something_is_to_come_back(
         api.count_writes(lambda *what: writes.append(what))
         owner: dict[str, Any] = {"metadata": {"namespace": "shop", "name": "digits", "resourceVersion": "7"}}
         try:
-            await KubeCluster(api, world, lambda: None, echo).write_status(owner, {})
+            cache = Cache(api, [], lambda _: None)
+            await KubeCluster(api, cache, world, lambda: None, echo).write_status(owner, {})
         except Conflict:
             assert answer is None
         await api.close()

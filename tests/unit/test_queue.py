@@ -245,3 +245,17 @@ async def stop(workers: "asyncio.Task[None]") -> None:
     workers.cancel()
     with pytest.raises(asyncio.CancelledError):
         await workers
+
+
+async def test_changes_that_come_together_are_looked_at_once(queue: WorkQueue, timers: FakeTimers) -> None:
+    for _ in range(5):
+        queue.add_soon(A)
+        timers.advance(0.03)
+    assert len(queue) == 0
+    timers.advance(0.1)
+    assert await queue.get() == A
+    queue.add_soon(A)  # seen while the pass runs: it may be too late for it
+    queue.done(A)
+    timers.advance(0.2)
+    assert await queue.get() == A
+    assert len(queue) == 0

@@ -5,8 +5,9 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from modelramp.adapters.cache import POD, Cache
 from modelramp.adapters.kube_api import APPLY_PATCH, FIELD_MANAGER, MERGE_PATCH, KubeApi, path_of
-from modelramp.adapters.observe import OWNER, POD, observe
+from modelramp.adapters.observe import OWNER, observe
 from modelramp.domain.world import Event
 from modelramp.engine.echo import Echo
 from modelramp.ports import Clock, ClusterError, Conflict, Key, Kind, Object, Observation
@@ -20,15 +21,18 @@ LONGEST_MESSAGE = 1024  # the API server's limit for an Event
 class KubeCluster:
     """``may_write`` is called before each write and raises if this process has lost its lease."""
 
-    def __init__(self, api: KubeApi, clock: Clock, may_write: Callable[[], None], echo: Echo | None = None) -> None:
+    def __init__(
+        self, api: KubeApi, cache: Cache, clock: Clock, may_write: Callable[[], None], echo: Echo | None = None
+    ) -> None:
         self._api = api
+        self._cache = cache
         self._echo = echo or Echo(clock)
         self._clock = clock
         self._may_write = may_write
         self._last_told: dict[str, datetime] = {}
 
     async def observe(self, key: Key) -> Observation:
-        seen = await observe(self._api, key)
+        seen = await observe(self._api, self._cache, key)
         if seen.owner is None:
             self._echo.heard(key)  # what is gone comes back no more
         return seen
@@ -47,17 +51,18 @@ class KubeCluster:
                 self._echo.heard(key)
 
     async def apply(self, body: Object) -> Object:
-        metadata = body["metadata"]
-        path = path_of(Kind(body["apiVersion"], body["kind"]), metadata["namespace"], metadata["name"])
-        return await self._write("PATCH", path, body, APPLY_PATCH, force=True)
+        metadata, kind = body["metadata"], Kind(body["apiVersion"], body["kind"])
+        path = path_of(kind, metadata["namespace"], metadata["name"])
+        return self._wrote(kind, await self._write("PATCH", path, body, APPLY_PATCH, force=True))
 
     async def scale(self, kind: Kind, key: Key, replicas: int) -> None:
-        await self._write("PATCH", path_of(kind, *key, "scale"), {"spec": {"replicas": replicas}}, MERGE_PATCH)
+        body = {"spec": {"replicas": replicas}}
+        self._wrote(kind, await self._write("PATCH", path_of(kind, *key, "scale"), body, MERGE_PATCH))
 
     async def annotate_pod(self, key: Key, annotation: str, value: str) -> None:
         body = {"metadata": {"annotations": {annotation: value}}}
         try:
-            await self._write("PATCH", path_of(POD, *key), body, MERGE_PATCH)
+            self._wrote(POD, await self._write("PATCH", path_of(POD, *key), body, MERGE_PATCH))
         except ClusterError as error:
             if error.status != 404:  # a pod that is gone needs no split
                 raise
@@ -70,6 +75,7 @@ class KubeCluster:
         except ClusterError as error:
             if error.status != 404:
                 raise
+        self._cache.deleted(kind, key, uid)
 
     async def emit(self, owner: Object, event: Event) -> None:
         body = event_object(owner, event, self._moment(owner["metadata"]["uid"]))
@@ -97,6 +103,11 @@ class KubeCluster:
         recorded = await self._api.read(path)
         seen_again = {"count": recorded.get("count", 1) + 1, "lastTimestamp": body["lastTimestamp"]}
         await self._write("PATCH", path, seen_again, MERGE_PATCH)
+
+    def _wrote(self, kind: Kind, stored: Object) -> Object:
+        """A Scale carries the resourceVersion of what it scales."""
+        self._cache.wrote(kind, stored["metadata"]["namespace"], stored["metadata"]["resourceVersion"])
+        return stored
 
     async def _write(
         self, method: str, path: str, body: Object, content_type: str = "application/json", *, force: bool = False

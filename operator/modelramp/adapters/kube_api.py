@@ -22,13 +22,13 @@ from modelramp.routers import KINDS
 READ_SECONDS = 10.0
 WRITE_SECONDS = 4.0  # shorter than the time between a lease that is not renewed and one that is taken over
 READ_ATTEMPTS = 3
+WATCH_SILENCE = 150.0
 RETRIED = frozenset({429, 500, 502, 503, 504})
 
 FIELD_MANAGER = "modelramp-operator"
 APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Query = Mapping[str, str] | None
 
@@ -50,9 +50,17 @@ PLURALS = {
 
 def path_of(kind: Kind, namespace: str, name: str = "", subresource: str = "") -> str:
     """The path of a namespaced object (or its collection) on the API server."""
-    root = "/apis" if "/" in kind.api_version else "/api"
-    parts = [root, kind.api_version, "namespaces", quote(namespace, safe=""), PLURALS[kind]]
+    parts = [_root(kind), "namespaces", quote(namespace, safe=""), PLURALS[kind]]
     return "/".join([*parts, *(quote(part, safe="") for part in (name, subresource) if part)])
+
+
+def everywhere(kind: Kind) -> str:
+    """The path of a kind's objects in all namespaces."""
+    return f"{_root(kind)}/{PLURALS[kind]}"
+
+
+def _root(kind: Kind) -> str:
+    return f"/apis/{kind.api_version}" if "/" in kind.api_version else f"/api/{kind.api_version}"
 
 
 def written(method: str, path: str, content_type: str) -> tuple[str, str]:
@@ -86,6 +94,9 @@ class KubeApi:
         except (ConfigException, OSError) as error:
             where = f"kubeconfig {kubeconfig}" if kubeconfig else "the pod's service account (KUBECONFIG is not set)"
             raise ClusterError(f"cannot use {where}: {error}") from error
+        # For each request aiohttp would ask two threads whether the environment names a proxy; a kubeconfig may.
+        configuration.client_session_kwargs = {"trust_env": False}
+        configuration.connection_pool_maxsize = 0  # no limit: a watch holds a connection, and the Lease must not wait
         client = ApiClient(configuration)
         client.user_agent = user_agent
         return cls(client)
@@ -107,6 +118,21 @@ class KubeApi:
                     raise
                 await asyncio.sleep(0.1 * 2**attempt)
         raise AssertionError("unreachable")
+
+    async def watch(self, path: str, query: Query = None, accept: str = "application/json") -> AsyncIterator[Object]:
+        """The events of a watch until the server ends it, as it does now and then. Raises ClusterError, also when
+        nothing comes for WATCH_SILENCE seconds: the server sends a bookmark each minute."""
+        asked = {**(query or {}), "watch": "true", "allowWatchBookmarks": "true"}
+        url, headers = await self._address("GET", path, asked, {"Accept": accept})
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=READ_SECONDS, sock_read=WATCH_SILENCE)
+        try:
+            async with self._session.get(url, headers=headers, timeout=limit) as response:
+                if response.status != 200:
+                    _answer("WATCH", path, response.status, await response.read())
+                async for line in response.content:
+                    yield json.loads(line)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ClusterError(f"WATCH {path}: {str(error) or 'silence'}") from error
 
     async def find(self, path: str) -> Object | None:
         """GET of an object that may not exist."""
@@ -139,13 +165,17 @@ class KubeApi:
         Raises aiohttp's errors. The time is the caller's to limit.
         """
         url, complete = await self._address(method, path, None, headers)
-        rest = self._client.rest_client
-        # Its own request() follows redirects, and these would be a pod's.
-        rest.pool_manager = rest.pool_manager or rest._create_pool_manager()
-        async with rest.pool_manager.request(
-            method, url, data=body, headers=complete, allow_redirects=False
-        ) as response:
+        # The client's own request() follows redirects, and these would be a pod's.
+        async with self._session.request(method, url, data=body, headers=complete, allow_redirects=False) as response:
             yield response
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        """The client's own pool of connections."""
+        rest = self._client.rest_client
+        session: aiohttp.ClientSession = rest.pool_manager or rest._create_pool_manager()
+        rest.pool_manager = session
+        return session
 
     async def _send(
         self, method: str, path: str, query: Query, headers: dict[str, str], body: Object | None, seconds: float

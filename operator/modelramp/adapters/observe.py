@@ -1,4 +1,6 @@
-"""One pass's reads: the ModelDeployment, what carries its label, and proof that it is its own.
+"""What one pass sees: the ModelDeployment, what carries its label, and proof that it is its own.
+
+The ModelDeployment is read from the API server, since its status decides what happens next; the rest from the cache.
 
 A label is a claim that anybody may make; the chain of controller ownerReferences is what counts. Children without any
 controller are reported too if they say that Modelramp manages them: that is what ``kubectl delete --cascade=orphan``
@@ -10,8 +12,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from modelramp.adapters import other_services, translate
-from modelramp.adapters.kube_api import METADATA_LIST, KubeApi, path_of
-from modelramp.adapters.routes import about, labelled, routes
+from modelramp.adapters.cache import KINDS, POD, REPLICA_SET, Cache
+from modelramp.adapters.kube_api import KubeApi, path_of
+from modelramp.adapters.routes import about, routes
 from modelramp.adapters.translate import DEPLOYMENT, SERVICE
 from modelramp.api import API_VERSION, KIND, PLURAL
 from modelramp.desired.meta import MANAGED_BY
@@ -19,21 +22,14 @@ from modelramp.domain.world import World
 from modelramp.ports import CHILD_KINDS, Key, Kind, Object, Observation
 
 OWNER = Kind(API_VERSION, KIND)
-POD = Kind("v1", "Pod")
-REPLICA_SET = Kind("apps/v1", "ReplicaSet")
 PAGE = 500
-JSON = "application/json"
 
 
-async def observe(api: KubeApi, key: Key) -> Observation:
-    """Reads everything at once; each list is as new as the API server has it. Raises ClusterError."""
-    kinds = (*CHILD_KINDS, POD, REPLICA_SET)
-    (owner, namesake), lists, (routed, unusable) = await asyncio.gather(
-        asyncio.gather(api.find(path_of(OWNER, *key)), api.find(path_of(SERVICE, *key))),
-        asyncio.gather(*(labelled(api, kind, key, METADATA_LIST if kind == REPLICA_SET else JSON) for kind in kinds)),
-        routes(api, key),
-    )
-    found = dict(zip(kinds, lists, strict=True))
+async def observe(api: KubeApi, cache: Cache, key: Key) -> Observation:
+    """Whatever this process has written is in it. Raises ClusterError."""
+    await cache.catch_up(key.namespace)
+    found = {kind: cache.objects(kind, key) for kind in KINDS}
+    owner, namesake = await asyncio.gather(api.find(path_of(OWNER, *key)), _namesake(api, found[SERVICE], key))
     services = await _others(api, key, owner, found)
     others = tuple(other_services.other_service(service, key.name) for service in services)
     if owner is None:
@@ -42,6 +38,7 @@ async def observe(api: KubeApi, key: Key) -> Observation:
     children = {kind: [child for child in found[kind] if _is_child(child, uid)] for kind in CHILD_KINDS}
     replica_sets = _controlled(found[REPLICA_SET], children[DEPLOYMENT])
     pods = _controlled(found[POD], replica_sets)
+    routed, unusable = await routes(api, owner, key)
     own_routes = {kind: [route for route in listed if _is_child(route, uid)] for kind, listed in routed.items()}
     ours = [route for listed in own_routes.values() for route in listed]
     taken, slices = await about(api, owner, key, ours) if not unusable else ({}, [])
@@ -57,16 +54,22 @@ async def observe(api: KubeApi, key: Key) -> Observation:
 
 
 async def _others(api: KubeApi, key: Key, owner: Object | None, found: Mapping[Kind, Sequence[Object]]) -> list[Object]:
-    """Services that are to be taken over, or have been; none where the owner goes and its pods stay."""
+    """Services that are to be taken over, or have been; none where the owner goes and its pods stay. Read anew, for the
+    cache does not keep who has changed them."""
     going = owner is None or "deletionTimestamp" in owner["metadata"]
     if going and other_services.stays(owner, found[DEPLOYMENT]):
         return []
-    services = [service for service in found[SERVICE] if other_services.is_taken(service, key.name)]
-    wanted = "" if going else other_services.wanted(owner)
-    if wanted and all(service["metadata"]["name"] != wanted for service in services):
-        named = await api.find(path_of(SERVICE, key.namespace, wanted))
-        services += [named] if named else []
-    return services
+    names = {it["metadata"]["name"] for it in found[SERVICE] if other_services.is_taken(it, key.name)}
+    if not going and (wanted := other_services.wanted(owner)):
+        names.add(wanted)
+    read = await asyncio.gather(*(api.find(path_of(SERVICE, key.namespace, name)) for name in sorted(names)))
+    return [service for service in read if service is not None]
+
+
+async def _namesake(api: KubeApi, services: Sequence[Object], key: Key) -> Object | None:
+    """The Service that has the main Service's name. Only those with the label are in the cache."""
+    known = (it for it in services if it["metadata"]["name"] == key.name)
+    return next(known, None) or await api.find(path_of(SERVICE, *key))
 
 
 async def all_owners(api: KubeApi, namespaces: Sequence[str]) -> AsyncIterator[Object]:

@@ -1,7 +1,8 @@
 """Kopf at the edge: what it sees is put on the queue, and nothing else.
 
 Only ``on.event`` handlers, because kopf's others keep annotations and finalizers on the user's object and state in
-memory. Kopf posts no events, keeps no progress and has no peers; the API server filters children by their label.
+memory. Kopf posts no events, keeps no progress and has no peers. The children are watched by the cache (ADR 21),
+but for routes: a cluster may lack their kinds.
 """
 
 import asyncio
@@ -21,15 +22,7 @@ from modelramp.routers import KINDS
 IDENTITY = "modelramp-operator"  # kopf would ask for the user's name, and an image's user need not have one
 RESYNC_SECONDS = 600.0  # a deletion missed by a watch is noticed at the latest then
 
-CHILDREN = (
-    ("", "v1", "pods"),
-    ("", "v1", "services"),
-    ("apps", "v1", "controllerrevisions"),
-    ("apps", "v1", "deployments"),
-    ("autoscaling", "v2", "horizontalpodautoscalers"),
-    ("policy", "v1", "poddisruptionbudgets"),
-    *((*route.api_version.split("/"), route.plural) for route in KINDS),
-)
+ROUTES = tuple((*route.api_version.split("/"), route.plural) for route in KINDS)  # the cluster may lack them
 
 
 class Watch:
@@ -67,8 +60,8 @@ class Watch:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(_login(self._kubeconfig))
         kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._owner_seen)
-        for child in CHILDREN:
-            kopf.on.event(*child, labels={NAME_LABEL: kopf.PRESENT}, registry=registry)(self._child_seen)
+        for route in ROUTES:
+            kopf.on.event(*route, labels={NAME_LABEL: kopf.PRESENT}, registry=registry)(self._route_seen)
         return registry
 
     async def _owner_seen(self, namespace: str, name: str, event: Any, **_: Any) -> None:
@@ -78,10 +71,20 @@ class Watch:
             self._known.discard(key)
         else:
             self._known.add(key)
-        self._queue.add(key)
+        self._queue.add_soon(key)
 
-    async def _child_seen(self, namespace: str, labels: Any, **_: Any) -> None:
-        self._queue.add(Key(namespace, labels[NAME_LABEL]))
+    async def _route_seen(self, namespace: str, labels: Any, **_: Any) -> None:
+        self._queue.add_soon(Key(namespace, labels[NAME_LABEL]))
+
+
+class _NothingToCompare(kopf.MultiDiffBaseStorage):  # type: ignore[misc]  # kopf is not followed
+    """Kopf would copy each object deeply to tell handlers of changes what has changed; there are none."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def build(self, **_: Any) -> Any:
+        return {}
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -89,10 +92,11 @@ def _settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.scanning.disabled = True  # the kinds are known, and looking for new CRDs needs cluster-wide rights
     settings.peering.standalone = True
+    settings.persistence.diffbase_storage = _NothingToCompare()
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
-    for child in CHILDREN:
-        settings.watching.label_selectors[child] = NAME_LABEL
+    for route in ROUTES:
+        settings.watching.label_selectors[route] = NAME_LABEL
     return settings
 
 

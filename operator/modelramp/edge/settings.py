@@ -142,7 +142,7 @@ class Settings(_FileModel):
     notifications: tuple[NotificationSettings, ...] = ()
     approvals: dict[str, ApprovalSettings] = Field(default_factory=dict)
     watch_namespaces: tuple[str, ...] = Field((), description="Namespaces to look after; none: all.")
-    workers: int = Field(8, ge=1, le=64, description="Objects worked on at a time.")
+    workers: int = Field(16, ge=1, le=64, description="Objects worked on at a time.")
     scrape: Scrape = Scrape.DIRECT
     log_format: LogFormat = LogFormat.JSON
 

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_BACK_OFF = 0.05
 LONGEST_BACK_OFF = 60.0
+A_MOMENT = 0.2
 
 Handler = Callable[[Key], Awaitable[float | None]]
 
@@ -70,6 +71,10 @@ class WorkQueue:
         self._dirty.add(key)
         if key not in self._running:
             self._wait(key)
+
+    def add_soon(self, key: Key) -> None:
+        """Runs the key in a moment: a change that was seen seldom comes alone."""
+        self.add_after(key, A_MOMENT)
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Runs the key after ``seconds``, unless it is to run earlier anyway."""

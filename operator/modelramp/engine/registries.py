@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from modelramp.ports import Clock, Key, RegisteredModel, Registry, RegistryError
 
 logger = logging.getLogger(__name__)
 
+AT_ONCE = 4  # requests to one registry
 FACT_SECONDS = 15.0  # passes in quick succession ask once
 NUDGE_SECONDS = 0.5  # at least between two searches, however often somebody says that something has changed
 
@@ -148,7 +149,12 @@ class Registries:
         view = self._views[name]
         if self._clock.monotonic() >= view.due(interval):
             await self._search(name, view)
-        for key, ref in wanted.items():
+        line = iter(wanted.items())
+        await asyncio.gather(*(self._tell(name, view, line) for _ in range(AT_ONCE)))
+
+    async def _tell(self, name: str, view: _View, line: Iterator[tuple[Key, ModelRef]]) -> None:
+        """Serves those in line, one after the other; several share the line, as a version new to us is a request."""
+        for key, ref in line:
             answer = await self._answer(name, view, key, ref)
             self._moved = self._clock.monotonic()
             if self._wanted.get(key) == ref and self._answers.get(key) != answer:
