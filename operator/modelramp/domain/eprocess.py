@@ -78,10 +78,10 @@ class Suspicion:
         )
 
 
-def log_suspicion(suspicions: Sequence[Suspicion], looks: int) -> float:
-    """log E of the Fail test after `looks` looks: the mean over alternatives, future starts counting as 1."""
-    mean = log_sum_exp([each.log_m for each in suspicions]) - math.log(len(suspicions))
-    return log_sum_exp((mean, -math.log(looks + 1)))
+def log_suspicion(log_ms: Sequence[float], looks: int) -> float:
+    """log E of the Fail test after `looks` looks. `log_ms` has each alternative's M, weighted; the weights sum to 1, and
+    the starts still to come count as 1."""
+    return log_sum_exp((*log_ms, -math.log(looks + 1)))
 
 
 def least(reached: Callable[[int], bool], limit: int) -> int | None:
