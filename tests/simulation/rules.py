@@ -27,15 +27,18 @@ class Ended:
     def of(cls, failing: NDArray[np.bool_], passing: NDArray[np.bool_]) -> "Ended":
         return cls(np.where(failing.any(axis=1), failing.argmax(axis=1) + 1, 0), passing)
 
-    def aborted(self, start: int = 0) -> float:
-        """Which part ended in a Fail after look `start`, of those that had none until then."""
-        reached = (self.failed == 0) | (self.failed > start)
-        return float((self.failed[reached] > start).mean())
+    def aborted(self, after: int = 0) -> float:
+        """Which part ends in a Fail, after that look."""
+        return float((self.failed > after).mean())
 
-    def median_look(self, start: int = 0) -> float:
-        """Of the aborts after look `start`, counted from there; infinite where most are never aborted."""
-        reached = self.failed[(self.failed == 0) | (self.failed > start)]
-        return float(np.median(np.where(reached > 0, reached - start, np.inf)))
+    def early(self, look: int) -> float:
+        """Which part ends in a Fail until that look."""
+        return float(((self.failed > 0) & (self.failed <= look)).mean())
+
+    def median_look(self, after: int = 0) -> float:
+        """Of the Fails after that look, counted from it; infinite where most never come, or none gets there."""
+        there = self.failed[(self.failed == 0) | (self.failed > after)]
+        return float(np.median(np.where(there > 0, there - after, np.inf))) if len(there) else np.inf
 
     def promoted(self, hold: int) -> float:
         """Which part passes at some look from the `hold`th on, before any Fail."""

@@ -50,8 +50,8 @@ class Looks:
 @dataclass(frozen=True)
 class World:
     """rps: requests a second, both sides together. stable: its rate of bad answers. times: how many times worse the
-    candidate is, from look `healthy` on. cluster: mean size of a burst.
-
+    candidate is, from look `healthy` on. cluster: mean size of a burst. dealt: bursts are dealt to both sides request
+    by request, as pods do where no client is to stay on its side.
     sticky: each client is on one side for good, and few clients make most of the requests; uneven: how much their own
     error rates differ, as standard deviation over mean.
     seconds, looks: between two looks, and their number. weights: percent for the first minute, and from then on.
@@ -62,6 +62,7 @@ class World:
     stable: float = 0.01
     cluster: float = 1.0
     healthy: int = 0
+    dealt: bool = False
     sticky: bool = False
     uneven: float = 0.0
     seconds: int = 60
@@ -79,18 +80,28 @@ class World:
         if self.sticky:
             share, own, stable_harm = self._clients(runs, rng)
             harm = harm * own
-        per_look = self.rps * self.seconds
-        bad = bursts(rng, np.broadcast_to(per_look * share * self.stable * harm, (runs, self.looks)), self.cluster)
-        good = rng.poisson(per_look * share * (1 - self.stable * harm), (runs, self.looks))
-        seconds = WINDOW + self.looks * self.seconds
-        before = np.full((runs, WINDOW), self.rps * self.stable)
-        during = self.rps * self.stable * np.broadcast_to((1 - share) * stable_harm, (runs, self.looks))
-        each = bursts(rng, np.concatenate([before, during.repeat(self.seconds, axis=1)], axis=1), self.cluster)
-        blocks = each.reshape(runs, seconds // self.seconds, self.seconds)
-        stable_bad, squares = blocks.sum(axis=2), (blocks**2).sum(axis=2)
-        stable_good = rng.poisson(per_look * (1 - share) * (1 - self.stable * stable_harm), (runs, self.looks))
-        during_bad = stable_bad[:, -self.looks :]
-        return good + bad, bad, stable_good + during_bad, during_bad, self._dispersion(stable_bad, squares)
+        wide, per_look = np.ones((runs, self.looks)), self.rps * self.seconds
+        theirs, own = per_look * share * wide, per_look * (1 - share) * wide
+        each = self._stable_by_second(rng, own * self.stable * stable_harm)
+        if self.dealt:
+            lost = rng.binomial(each[:, WINDOW:].astype(int), np.repeat(share * wide, self.seconds, axis=1))
+            each[:, WINDOW:] -= lost
+            bad = lost.reshape(runs, self.looks, self.seconds).sum(axis=2)
+        else:
+            bad = bursts(rng, theirs * self.stable * harm, self.cluster)
+        requests = rng.poisson(theirs * (1 - self.stable * harm)) + bad
+        blocks = each.reshape(runs, -1, self.seconds)
+        stable_bad = blocks.sum(axis=2)
+        dispersion = self._dispersion(stable_bad, (blocks**2).sum(axis=2))
+        stable_bad = stable_bad[:, -self.looks :]
+        return requests, bad, rng.poisson(own * (1 - self.stable * stable_harm)) + stable_bad, stable_bad, dispersion
+
+    def _stable_by_second(self, rng: np.random.Generator, during: Table) -> Table:
+        """Stable's bad answers in each second of the hour before, and of the rollout: of both sides where dealt."""
+        rate = self.rps * self.stable
+        before = np.full((len(during), WINDOW), rate)
+        seconds = np.full_like(during, rate) if self.dealt else during / self.seconds
+        return bursts(rng, np.concatenate([before, seconds.repeat(self.seconds, axis=1)], axis=1), self.cluster)
 
     def _clients(self, runs: int, rng: np.random.Generator) -> tuple[Table, Table, Table]:
         """The candidate's share of requests, and how bad each side's clients are, as parts of the mean."""
@@ -138,14 +149,15 @@ class Slow:
     weights: tuple[int, int] = (10, 10)
 
     def draw(self, runs: int, rng: np.random.Generator) -> Looks:
-        limits = np.array([self._threshold(rng) for _ in range(runs)])[:, None]
+        limits = np.array([self.threshold(rng) for _ in range(runs)])[:, None]
         share = np.where(np.arange(self.looks) * self.seconds < 60, *self.weights) / 100
         candidate, candidate_bad = self._side(rng, share, limits - self.hop, self.slower)
         stable, stable_bad = self._side(rng, 1 - share, limits, 1.0)
         settings = Known(self.quantile, 1.5, float(limits[0, 0])).settings(split_alpha(0.05, 2))
         return Looks(candidate, candidate_bad, stable, stable_bad, unevenness(stable, stable_bad), settings)
 
-    def _threshold(self, rng: np.random.Generator) -> float:
+    def threshold(self, rng: np.random.Generator) -> float:
+        """Seconds above which an answer is slow."""
         times = MEDIAN * rng.lognormal(0, self.sigma, BEFORE)
         times[rng.random(BEFORE) < self.pauses * PAUSE / 3600] += PAUSE
         counts = np.searchsorted(np.sort(times), (*BOUNDS, np.inf), side="right")
