@@ -116,7 +116,7 @@ def worse(runs: int, plotted: dict[float, list[float]]) -> Iterator[str]:
 
 
 def promoted(runs: int) -> Iterator[str]:
-    yield "| healthy candidate, 20 rps, steps as shipped (10 %, then 50 %), looks of 5 s | promoted in an hour | aborted |"
+    yield "| healthy, 20 rps, steps as shipped (10 %, then 50 %), looks of 5 s | promoted in an hour | aborted |"
     yield "|---|---|---|"
     worlds = [World(20, stable=stable, **SHIPPED) for stable in ERROR_RATES]
     found = [simulate(world, runs) for world in worlds]
@@ -139,6 +139,7 @@ def latency(runs: int) -> Iterator[str]:
 
 def requests_to_pass(found: Ended, world: Slow) -> float:
     first = np.where(found.passing.any(axis=1), found.passing.argmax(axis=1) + 1, np.inf)
+    first[(found.failed > 0) & (found.failed < first)] = np.inf
     return float(np.median(first)) * world.seconds * world.rps * world.weights[0] / 100
 
 
