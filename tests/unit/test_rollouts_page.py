@@ -31,37 +31,44 @@ KUBELETS = {"False", "True", "Normal", "Warning"}
 CORE = ("domain", "engine", "edge")
 
 
-def constants(trees: list[ast.Module]) -> dict[str, str]:
-    """The modules' own names for strings."""
-    found = {}
-    for tree in trees:
-        for statement in tree.body:
-            if isinstance(statement, ast.Assign):
-                target, value = statement.targets[0], statement.value
-                both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
-                pairs = zip(target.elts, value.elts, strict=True) if both else [(target, value)]  # type: ignore[union-attr,attr-defined]
-                for name, text in pairs:
-                    if isinstance(name, ast.Name) and isinstance(text, ast.Constant) and isinstance(text.value, str):
-                        found[name.id] = text.value
-    return found
+def constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """The module's own names for strings."""
+    for statement in tree.body:
+        match statement:
+            case ast.Assign([ast.Name(name)], ast.Constant(str(text))):
+                yield name, text
+            case ast.Assign([ast.Tuple(names)], ast.Tuple(values)):
+                yield from ((n.id, v.value) for n, v in zip(names, values, strict=True) if isinstance(v, ast.Constant))
+
+
+def arguments(call: ast.Call) -> Iterator[ast.expr]:
+    """Both sides of a condition count."""
+    for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
+        match argument:
+            case ast.IfExp(_, one, other):
+                yield from (one, other)
+            case ast.BoolOp(_, several):
+                yield from several
+            case _:
+                yield argument
 
 
 def spoken() -> Iterator[str]:
-    """Every word that some call passes on as a reason, an action or a condition's type."""
+    """Every word that some call passes on as a reason, an action or a condition's type, or that has a name."""
     files = {path: ast.parse(path.read_text()) for path in (ROOT / "operator/modelramp").rglob("*.py")}
-    named = constants(list(files.values()))
+    named = dict(pair for tree in files.values() for pair in constants(tree))
     for path, tree in files.items():
+        if path.parent.name in CORE:
+            yield from (text for _, text in constants(tree) if SEVERAL.fullmatch(text))
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-            for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
-                for part in ast.walk(argument) if isinstance(argument, ast.IfExp | ast.BoolOp) else [argument]:
-                    text = part.value if isinstance(part, ast.Constant) else named.get(getattr(part, "id", ""))
-                    if not isinstance(text, str) or name in NO_REASONS:
-                        continue
-                    if (WORD if name in TELLS else SEVERAL).fullmatch(text) and (
-                        name in TELLS or path.parent.name in CORE
-                    ):
-                        yield text
+            if name in NO_REASONS or (name not in TELLS and path.parent.name not in CORE):
+                continue
+            reason = WORD if name in TELLS else SEVERAL
+            for argument in arguments(call):
+                text = argument.value if isinstance(argument, ast.Constant) else named.get(getattr(argument, "id", ""))
+                if isinstance(text, str) and reason.fullmatch(text):
+                    yield text
 
 
 def explained() -> set[str]:
