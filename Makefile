@@ -32,12 +32,19 @@ static: setup
 unit: setup
 	.venv/bin/pytest --numprocesses=2 tests/unit tests/seeded_bugs
 
+coverage: setup ## The unit tests again, counted: every branch of domain/ and desired/ is taken
+	.venv/bin/coverage run -m pytest tests/unit
+	.venv/bin/coverage report
+
 simulate: setup ## Test in simulation: killed at every write, random worlds, the statistics over many rollouts
 	.venv/bin/pytest tests/simulation --timeout 300
 
 soak: setup ## Test for hours: a million steps of the state machine; are bugs seeded by hand noticed?
 	MODELRAMP_SOAK=1 .venv/bin/pytest tests/seeded_bugs
 	MODELRAMP_STEPS=1000000 .venv/bin/pytest tests/simulation/test_rollout_machine.py
+
+study: setup ## Measure the statistics in all worlds: writes the tables and the plot of docs/analysis.md. Minutes
+	$(PY) -m tests.simulation.study
 
 server: setup ## Test the serving image's server: real ASGI, real clients
 	.venv/bin/pytest tests/server
@@ -51,7 +58,8 @@ e2e: setup ## Test on a real node, under constant traffic
 test: setup ## All tiers, those that need no node beside the one that does
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=line without-node e2e
 
-without-node: check
+without-node: static coverage
+	.venv/bin/pytest tests/seeded_bugs
 	.venv/bin/pytest tests/simulation --timeout 300
 	.venv/bin/pytest tests/server
 	.venv/bin/pytest tests/integration
@@ -87,4 +95,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit simulate soak server integration e2e test without-node demo images crd manifests cluster-up cluster-down bench bench-operator format lock
+.PHONY: help setup check static unit coverage simulate soak study server integration e2e test without-node demo images crd manifests cluster-up cluster-down bench bench-operator format lock

@@ -1,16 +1,26 @@
 """A state machine over the whole engine: random people, pods, registries, deaths; what must never happen never does."""
 
 import asyncio
+import gc
 import json
 import os
+import resource
+import time
 from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import Phase as Generation
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from modelramp.api.status import Phase
 from modelramp.domain.findings import Inference, Tensor
@@ -21,6 +31,7 @@ from tests.unit.simulation import KEY, SPEC, Behaviour, Killed, Operator, Simula
 SERVICE = Kind("v1", "Service")
 IN_CI = 10_000
 STEPS = int(os.environ.get("MODELRAMP_STEPS", IN_CI))  # `make soak` takes a million
+AT_ONCE = min(STEPS, IN_CI)
 STEPS_IN_A_ROW = 30
 REACHED: Counter[tuple[str, str]] = Counter()  # phase and reason after each pass
 ROWS = {
@@ -248,15 +259,30 @@ class Rollouts(RuleBasedStateMachine):
         return at_rest and not status.get("draining") and not status.get("guard")
 
 
-Rollouts.TestCase.settings = settings(
-    max_examples=STEPS // STEPS_IN_A_ROW,
+GENERATED = settings(
+    max_examples=AT_ONCE // STEPS_IN_A_ROW,
     stateful_step_count=STEPS_IN_A_ROW,
     deadline=None,
-    derandomize=STEPS <= IN_CI,  # the same steps in each run: another result means another code
+    database=None,
     suppress_health_check=list(HealthCheck),
     phases=[Generation.generate],
 )
-TestRollouts = pytest.mark.timeout(0)(Rollouts.TestCase) if STEPS > IN_CI else Rollouts.TestCase
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("number", range(STEPS // AT_ONCE))
+def test_what_must_never_happen_never_does(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each number is a seed: the same steps in each run, so another result means another code. What hypothesis
+    remembers of its steps is let go after each number, so that a million steps need no more memory than these."""
+    begun = time.monotonic()
+    run_state_machine_as_test(seed(number)(Rollouts), settings=GENERATED)
+    gc.collect()
+    with capsys.disabled():
+        if STEPS > IN_CI:
+            taken, peak = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            print(
+                f" {(number + 1) * AT_ONCE} of {STEPS} steps, {taken:.0f} s for these, {peak} MiB at most", flush=True
+            )
 
 
 def test_the_machine_has_been_everywhere() -> None:

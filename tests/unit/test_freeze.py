@@ -125,7 +125,7 @@ async def test_a_promotion_by_itself_waits_for_the_end_of_the_window() -> None:
     assert (frost.world.status["reason"], frost.world.status["traffic"]["weight"]) == ("Frozen", 50)
 
 
-async def test_a_weight_on_its_way_to_everything_does_not_rise_either() -> None:
+async def test_a_weight_on_its_way_to_everything_does_not_rise_either_unless_a_person_says_so() -> None:
     frost = Frost()
     await frost.ramp_to(50)
     while frost.world.status["phase"] != "Promoting":
@@ -136,6 +136,11 @@ async def test_a_weight_on_its_way_to_everything_does_not_rise_either() -> None:
     await frost.run(30)
     status = frost.world.status
     assert (status["phase"], status["reason"], status["traffic"]["weight"]) == ("Promoting", "Frozen", 50)
+    frost.world.command("promote", f"{status['candidate']['revision']}#1")
+    await frost.run(30)
+    assert frost.world.status["stable"]["version"] == 2
+    assert frost.world.time < frost.end
+    assert [event.reason for event in frost.world.events].count("Promoting") == 1
 
 
 async def test_a_person_may_promote_in_a_window() -> None:

@@ -25,10 +25,8 @@ CERTAIN = 1.0 - 1e-9
 
 
 def log_sum_exp(terms: Sequence[float]) -> float:
-    """log(sum(exp(t))) without overflow; -inf stands for log 0. `terms` is not empty."""
+    """log(sum(exp(t))) without overflow; -inf stands for log 0. At least one of `terms` is finite."""
     top = max(terms)
-    if top == -math.inf:
-        return top
     return top + math.log(math.fsum(math.exp(term - top) for term in terms))
 
 
@@ -78,10 +76,10 @@ class Suspicion:
         )
 
 
-def log_suspicion(suspicions: Sequence[Suspicion], looks: int) -> float:
-    """log E of the Fail test after `looks` looks: the mean over alternatives, future starts counting as 1."""
-    mean = log_sum_exp([each.log_m for each in suspicions]) - math.log(len(suspicions))
-    return log_sum_exp((mean, -math.log(looks + 1)))
+def log_suspicion(log_ms: Sequence[float], looks: int) -> float:
+    """log E of the Fail test after `looks` looks: the alternatives' M, by weights that sum to 1; the starts still to
+    come count as 1."""
+    return log_sum_exp((*log_ms, -math.log(looks + 1)))
 
 
 def least(reached: Callable[[int], bool], limit: int) -> int | None:

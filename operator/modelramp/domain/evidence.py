@@ -16,8 +16,9 @@ from typing import Any
 from modelramp.domain.counts import NOTHING, Counts
 from modelramp.domain.eprocess import Suspicion, rate_increment, ratio_increment
 
-WORSE = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
-"""Fail: how many times worse the candidate may be (alternatives, equally likely)."""
+WORSE = ((1.5, 0.05), (2.0, 0.30), (3.0, 0.30), (5.0, 0.15), (10.0, 0.10), (30.0, 0.06), (100.0, 0.04))
+"""Fail: how many times worse the candidate may be: (factor, weight). What is much worse is found at once at any weight,
+and what is less than twice as bad is within the limit: the weight is where it shortens the search."""
 
 BELOW_RATE = ((1 / 20, 0.50), (1 / 5, 0.25), (1 / 2, 0.04), (4 / 5, 0.01))
 BELOW_STABLE = ((1 / 5, 0.05), (1 / 2, 0.12), (4 / 5, 0.03))
@@ -161,10 +162,11 @@ def _suspect(
     if alone:
         limit = min(0.5, max(settings.objective, settings.margin * state.stable.rate))
         increments = [
-            rate_increment(candidate.requests, candidate.bad, min(rho * limit, (1 + limit) / 2), limit) for rho in WORSE
+            rate_increment(candidate.requests, candidate.bad, min(rho * limit, (1 + limit) / 2), limit)
+            for rho, _ in WORSE
         ]
     else:
-        increments = [ratio_increment(candidate, stable, rho, 1.0) for rho in WORSE]
+        increments = [ratio_increment(candidate, stable, rho, 1.0) for rho, _ in WORSE]
     look = state.telling_looks
     worse = tuple(
         each.advance(look, min(increment / dispersion, settings.most_per_look), candidate, stable)

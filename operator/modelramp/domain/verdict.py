@@ -18,7 +18,7 @@ from modelramp.domain.eprocess import (
     rate_increment,
     upper_rate,
 )
-from modelramp.domain.evidence import BELOW_RATE, BELOW_STABLE, COMPARABLE, EvidenceState, Settings
+from modelramp.domain.evidence import BELOW_RATE, BELOW_STABLE, COMPARABLE, WORSE, EvidenceState, Settings
 
 FAR = 10**9
 """No forecast goes beyond so many requests."""
@@ -55,7 +55,7 @@ class Verdict:
 def verdict(state: EvidenceState, settings: Settings) -> Verdict:
     """Judge what has been gathered. A Fail needs the evidence and a rate, since the trouble began, over the
     limit; a look without data gives Error, whatever stood before it; Fail beats Pass."""
-    log_fail = log_suspicion(state.worse, state.telling_looks)
+    log_fail = log_suspicion(_weighted(state), state.telling_looks)
     if_good = _pass_terms(state, settings, 0.0)
     log_pass = log_sum_exp([now for now, _ in if_good])
     if state.missing:
@@ -81,9 +81,14 @@ def verdict(state: EvidenceState, settings: Settings) -> Verdict:
     )
 
 
+def _weighted(state: EvidenceState) -> list[float]:
+    return [math.log(weight) + each.log_m for (_, weight), each in zip(WORSE, state.worse, strict=True)]
+
+
 def _present(state: EvidenceState) -> Suspicion:
     """The likeliest alternative: its counts since the trouble began are those to look at."""
-    return max(state.worse, key=lambda each: each.log_m)
+    _, likeliest = max(zip(_weighted(state), state.worse, strict=True), key=lambda pair: pair[0])
+    return likeliest
 
 
 def _over_limit(state: EvidenceState, settings: Settings) -> bool:
