@@ -17,6 +17,7 @@ from modelramp.domain.disagreement import look
 from modelramp.domain.snapshot import Snapshot
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Pod, PodMetrics, SplitCounts, World
+from modelramp.routers.relay import ROUTER
 
 RUNS = int(os.environ.get("RUNS", 40))
 LOOKS, INTERVAL = 120, timedelta(seconds=5)
@@ -32,7 +33,7 @@ def snapshot() -> Snapshot:
         traffic=TrafficStatus(generation=1, shadow=20),
     )
     spec = Spec.model_validate({"model": {"name": "digits", "alias": "prod"}, "rollout": rollout})
-    return Snapshot(START, "uid", 1, spec, status, World(), None, None)
+    return Snapshot(START, "uid", 1, spec, status, World(), None, None, router=ROUTER)
 
 
 def one(rng: np.random.Generator, rate: float, per_look: float, burst: float, hold: int) -> tuple[Verdict, int]:
@@ -47,7 +48,7 @@ def one(rng: np.random.Generator, rate: float, per_look: float, burst: float, ho
         counts = SplitCounts(shadow_ok=agree + disagree, agree=agree, disagree=disagree)
         pod = Pod("pod", "a" * 8, ready=True, metrics=PodMetrics(splits={SALT: counts}))
         turn = Turn(replace(seen, now=START + index * INTERVAL, world=World(pods=(pod,))))
-        (before,) = look(turn, before, [pod], ALPHA)
+        (before,) = look(turn, before, ROUTER.tally(turn), ALPHA)
         if before.verdict is Verdict.FAIL or (before.verdict is Verdict.PASS and index >= hold):
             return before.verdict, index
     return Verdict.INCONCLUSIVE, LOOKS
