@@ -3,6 +3,7 @@
 https://prometheus.io/docs/prometheus/latest/querying/api/
 """
 
+import base64
 import json
 import math
 import ssl
@@ -52,7 +53,8 @@ class Prometheus:
         if read.get("token"):
             return {"Authorization": f"Bearer {read['token']}"}, tls
         if read.get("username"):
-            return {"Authorization": aiohttp.BasicAuth(read["username"], read["password"]).encode()}, tls
+            both = f"{read['username']}:{read['password']}".encode()
+            return {"Authorization": f"Basic {base64.b64encode(both).decode()}"}, tls
         return {}, tls
 
 

@@ -60,7 +60,7 @@ def look(turn: Turn) -> None:
     moved = asked.objectives.drift
     watched = drift.look(turn, before.get(DRIFT), tally, alpha if drift.judged(moved) else asked.alpha, moved)
     found += [watched] if watched is not None else []
-    turn.set(evidence=found + queries.look(turn, before))
+    turn.set(evidence=found + queries.look(turn))
 
 
 def share(turn: Turn, dealt: Counts) -> None:

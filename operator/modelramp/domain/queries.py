@@ -7,7 +7,7 @@ what the pods' counters are for (docs/analysis.md, "Queries"). No value is an Er
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -73,10 +73,9 @@ class Memory:
 def questions(snap: Snapshot) -> tuple[Question, ...]:
     """Every query of the spec; with the revisions that it is about if its value is wanted now: while a candidate gets
     requests, when a look is due, once per interval."""
-    asked_at = {e.metric: e.looked_at for e in snap.status.evidence}
-    about = _revisions(snap) if _look_due(snap) else None
+    about, before = _revisions(snap) if _look_due(snap) else None, snap.status.evidence
     return tuple(
-        Question(query.source, query.query, about if _over(snap.now, asked_at.get(query.metric), query) else None)
+        Question(query.source, query.query, about if _over(snap.now, _said_of(query, before), query) else None)
         for query in snap.spec.rollout.analysis.queries
     )
 
@@ -89,8 +88,15 @@ def _look_due(snap: Snapshot) -> bool:
     return last is None or not last <= snap.now < last + snap.policy.look_interval
 
 
-def _over(now: datetime, last: datetime | None, query: Query) -> bool:
+def _over(now: datetime, before: EvidenceStatus | None, query: Query) -> bool:
+    last = before.looked_at if before else None
     return last is None or not last <= now < last + query.interval
+
+
+def _said_of(query: Query, evidence: Collection[EvidenceStatus]) -> EvidenceStatus | None:
+    """Its entry, if that is of the query as the spec has it now."""
+    entry = next((e for e in evidence if e.metric == query.metric), None)
+    return entry if entry and entry.state == Memory.of(query, entry.state).dump() else None
 
 
 def _revisions(snap: Snapshot) -> dict[str, str] | None:
@@ -102,18 +108,18 @@ def metrics(turn: Turn) -> list[str]:
     return [query.metric for query in turn.snap.spec.rollout.analysis.queries]
 
 
-def look(turn: Turn, before: Mapping[str, EvidenceStatus]) -> list[EvidenceStatus]:
+def look(turn: Turn) -> list[EvidenceStatus]:
     """The evidence after this look; of a query that was not asked this time, what its last value said."""
-    answers = turn.snap.findings.queries
-    asked = turn.snap.spec.rollout.analysis.queries
-    found = (_judged(turn, query, before.get(query.metric), answers.get(query.query)) for query in asked)
+    answers, asked = turn.snap.findings.queries, turn.snap.spec.rollout.analysis.queries
+    found = (_judged(turn, query, answers.get(query.query)) for query in asked)
     return [evidence for evidence in found if evidence is not None]
 
 
-def _judged(turn: Turn, query: Query, before: EvidenceStatus | None, answer: Answer) -> EvidenceStatus | None:
-    memory = Memory.of(query, before.state if before else "")
+def _judged(turn: Turn, query: Query, answer: Answer) -> EvidenceStatus | None:
+    before = _said_of(query, turn.status.evidence)
     if answer is None:
-        return before if before and before.state == memory.dump() else None
+        return before
+    memory = Memory.of(query, before.state if before else "")
     if isinstance(answer, float):
         memory = Memory(memory.asked, (*memory.outside, bool(beyond(query, answer)))[-query.failures :])
         verdict, message = memory.verdict(query.failures), told(query, answer, memory)
@@ -139,11 +145,15 @@ def told(query: Query, value: float, memory: Memory) -> str:
     return f"{value:.4g} is {where}, {memory.in_a_row} of {query.failures} times in a row"
 
 
-def kept_back(turn: Turn) -> bool:
-    """A query that the operator will not ask lets no candidate pass, so none gets a request. No fault of it: no
-    deadline counts meanwhile."""
+def refusal(turn: Turn) -> Refused | None:
+    """Why one of the queries will not be asked, ever, if so."""
     answers = turn.snap.findings.queries.values()
-    refused = next((answer for answer in answers if isinstance(answer, Refused)), None)
+    return next((answer for answer in answers if isinstance(answer, Refused)), None)
+
+
+def kept_back(turn: Turn) -> bool:
+    """No candidate can pass what is not asked, so none gets a request. No fault of it: no deadline counts meanwhile."""
+    refused = refusal(turn)
     if refused is None:
         return False
     if refused.reason != turn.status.reason:
