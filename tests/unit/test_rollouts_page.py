@@ -38,7 +38,8 @@ def constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
             case ast.Assign([ast.Name(name)], ast.Constant(str(text))):
                 yield name, text
             case ast.Assign([ast.Tuple(names)], ast.Tuple(values)):
-                yield from ((n.id, v.value) for n, v in zip(names, values, strict=True) if isinstance(v, ast.Constant))
+                pairs = [(n.id, getattr(v, "value", None)) for n, v in zip(names, values, strict=True)]
+                yield from ((name, text) for name, text in pairs if isinstance(text, str))
 
 
 def arguments(call: ast.Call) -> Iterator[ast.expr]:

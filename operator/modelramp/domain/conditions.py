@@ -99,7 +99,7 @@ def router_unavailable(turn: Turn) -> Condition | None:
 def query_refused(turn: Turn) -> Condition | None:
     """Said before a rollout meets it."""
     refused = queries.refusal(turn)
-    return refused and _condition(turn, "QueryRefused", refused.reason, refused.message)
+    return _condition(turn, "QueryRefused", refused.reason, refused.message) if refused else None
 
 
 ABNORMAL = (
