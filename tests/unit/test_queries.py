@@ -226,6 +226,17 @@ async def test_suspended_nothing_is_asked() -> None:
     assert len(it.server.asked) == asked
 
 
+async def test_what_served_before_comes_back_unasked() -> None:
+    it = await scene(0.2)
+    await it.promoted()
+    await it.run(60)
+    asked = len(it.server.asked)
+    it.world.aliases["prod"] = 1
+    it.server.answer = 0.83
+    await until(it.world, it.operator, lambda status: status["stable"]["version"] == 1)
+    assert len(it.server.asked) == asked
+
+
 async def test_copied_requests_are_judged_too() -> None:
     it = await scene(0.83, spec(steps=[{"shadow": 20, "hold": "1m"}, {"weight": 10, "hold": "1m"}]))
     await it.until("Shadowing")
@@ -268,7 +279,7 @@ def refusals(status: dict[str, Any]) -> list[tuple[str, str]]:
 async def test_a_candidate_gets_no_request_while_a_query_is_refused(
     asked: dict[str, Any], namespaces: tuple[str, ...], reason: str, message: str
 ) -> None:
-    it = await scene(0.2, spec(asked), namespaces)
+    it = await scene(0.2, spec(asked, analysis={"maxDuration": "2m"}), namespaces)
     status = await it.until(reason)
     assert (status["phase"], status["message"]) == ("Gating", message)
     assert refusals(status) == [(reason, message)]
@@ -276,9 +287,21 @@ async def test_a_candidate_gets_no_request_while_a_query_is_refused(
     assert it.world.status["phase"] == "Gating" and not it.server.asked
     told_of = [e for e in it.world.events if e.reason == reason]
     assert [(e.type, e.message) for e in told_of] == [("Warning", message)]
-    it.world.edit(rollout=rollout_spec(steps=STEPS)["rollout"])
+    it.world.edit(rollout=rollout_spec(steps=STEPS, analysis={"maxDuration": "2m"})["rollout"])
     assert await it.promoted()
     assert refusals(it.world.status) == []
+    assert all(h["action"] != "Paused" for h in it.world.status["history"]), "the time did not count"
+
+
+async def test_pods_lost_behind_a_refusal_have_their_time_to_come_back() -> None:
+    it = await scene(0.2, spec(), ("team-*",))
+    await it.until("QueryNotAllowed")
+    await it.run(120)
+    it.world.behaviours[2] = Behaviour(ready_after=200.0)
+    await it.until("Starting")
+    it.world.behaviours[2] = Behaviour()
+    await it.until("QueryNotAllowed")
+    assert not it.world.status["rejected"]
 
 
 async def test_a_refusal_is_told_before_there_is_a_rollout() -> None:

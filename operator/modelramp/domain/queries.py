@@ -73,19 +73,24 @@ class Memory:
 def questions(snap: Snapshot) -> tuple[Question, ...]:
     """Every query of the spec; with the revisions that it is about if its value is wanted now: while a candidate gets
     requests, when a look is due, once per interval."""
-    about, before = _revisions(snap) if _look_due(snap) else None, snap.status.evidence
+    about, before = _judged_now(snap), snap.status.evidence
     return tuple(
         Question(query.source, query.query, about if _over(snap.now, _said_of(query, before), query) else None)
         for query in snap.spec.rollout.analysis.queries
     )
 
 
-def _look_due(snap: Snapshot) -> bool:
-    status = snap.status
-    if status.phase not in JUDGED or status.step is None or not status.traffic.live or snap.spec.suspend:
-        return False
+def _judged_now(snap: Snapshot) -> dict[str, str] | None:
+    """The revisions of a look that is due; None if none is."""
+    status, candidate, stable = snap.status, snap.status.candidate, snap.status.stable
+    if candidate is None or stable is None or candidate.direct or snap.spec.suspend:
+        return None
+    if status.phase not in JUDGED or status.step is None or not status.traffic.live:
+        return None
     last = max((e.looked_at for e in status.evidence if e.looked_at is not None), default=None)
-    return last is None or not last <= snap.now < last + snap.policy.look_interval
+    if last is not None and last <= snap.now < last + snap.policy.look_interval:
+        return None
+    return {"revision": candidate.revision, "stable": stable.revision}
 
 
 def _over(now: datetime, before: EvidenceStatus | None, query: Query) -> bool:
@@ -97,11 +102,6 @@ def _said_of(query: Query, evidence: Collection[EvidenceStatus]) -> EvidenceStat
     """Its entry, if that is of the query as the spec has it now."""
     entry = next((e for e in evidence if e.metric == query.metric), None)
     return entry if entry and entry.state == Memory.of(query, entry.state).dump() else None
-
-
-def _revisions(snap: Snapshot) -> dict[str, str] | None:
-    candidate, stable = snap.status.candidate, snap.status.stable
-    return {"revision": candidate.revision, "stable": stable.revision} if candidate and stable else None
 
 
 def metrics(turn: Turn) -> list[str]:
@@ -152,12 +152,14 @@ def refusal(turn: Turn) -> Refused | None:
 
 
 def kept_back(turn: Turn) -> bool:
-    """No candidate can pass what is not asked, so none gets a request. No fault of it: no deadline counts meanwhile."""
+    """No candidate can pass what is not asked, so none gets a request. No fault of it: no deadline counts meanwhile, as
+    behind a gate."""
     refused = refusal(turn)
     if refused is None:
         return False
     if refused.reason != turn.status.reason:
         turn.tell(refused.reason, refused.message, warning=True)
+    turn.set(candidate=turn.candidate.model_copy(update={"waiting_since": None}))
     turn.held = True
     turn.say(refused.reason, refused.message)
     return True
