@@ -21,6 +21,7 @@ from modelramp.adapters.notifier import Notifier, Target
 from modelramp.adapters.observe import all_owners
 from modelramp.adapters.pod_http import DirectFetch, Fetch, ProxyFetch
 from modelramp.adapters.prober import PodProber
+from modelramp.adapters.prometheus import Prometheus
 from modelramp.adapters.ready import await_resource
 from modelramp.adapters.scraper import Scraper
 from modelramp.edge import health, logs
@@ -28,6 +29,7 @@ from modelramp.edge.handlers import Watch
 from modelramp.edge.metrics import Metrics
 from modelramp.edge.settings import (
     Environment,
+    PrometheusSettings,
     RegistrySettings,
     Scrape,
     Settings,
@@ -44,6 +46,7 @@ from modelramp.engine.leader import Leader, LeaseLost
 from modelramp.engine.queue import WorkQueue
 from modelramp.engine.reconcile import EngineConfig, Reconciler, read_status
 from modelramp.engine.registries import Registries
+from modelramp.engine.sources import Sources
 from modelramp.engine.writeback import WriteBack
 from modelramp.ports import ClusterError, Key, Observer
 
@@ -102,7 +105,17 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         write_back = WriteBack(configs, measured, leader.may_write, metrics.tagged)
         approvals = Approvals(queue.add)
         reconciler = Reconciler(
-            cluster, scraper, prober, registries, clock, config, observers, fleet, write_back, approvals
+            cluster,
+            scraper,
+            prober,
+            registries,
+            clock,
+            config,
+            observers,
+            fleet,
+            write_back,
+            approvals,
+            await _sources(settings, stack),
         )
         webhooks.lead(registries.nudge, approvals)
         watch = Watch(queue, echo, settings.watch_namespaces, kubeconfig())
@@ -144,8 +157,16 @@ def _targets(settings: Settings) -> list[Target]:
     return [Target(it.url, frozenset(it.events), it.secret_file) for it in settings.notifications]
 
 
-def _credentials(it: RegistrySettings) -> Credentials:
+def _credentials(it: RegistrySettings | PrometheusSettings) -> Credentials:
     return Credentials(it.token_file, it.username_file, it.password_file, it.ca_file)
+
+
+async def _sources(settings: Settings, stack: AsyncExitStack) -> Sources:
+    servers = {
+        name: await stack.enter_async_context(Prometheus(it.uri, _credentials(it)))
+        for name, it in settings.prometheus.items()
+    }
+    return Sources({name: it.config() for name, it in settings.prometheus.items()}, servers)
 
 
 def _webhooks(settings: Settings, clock: SystemClock) -> Webhooks:

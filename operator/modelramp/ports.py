@@ -157,6 +157,18 @@ class Prober(Protocol):
         ...
 
 
+class QueryError(Exception):
+    """There is no single number in the answer, or no answer. ``str(error)`` fits the evidence."""
+
+
+class Queries(Protocol):
+    """One configured Prometheus server."""
+
+    async def value(self, query: str) -> float:
+        """The value now of a query that has one, a finite number. Raises QueryError."""
+        ...
+
+
 class Observer(Protocol):
     """Hears what was decided, once that is persisted. Neither waits nor raises."""
 

@@ -73,6 +73,13 @@ async def test_every_example_is_taken(body: Object, admin: KubeApi, namespace: s
             {"rollout": {"analysis": {"objectives": {"drift": {"max": 0.2, "enabled": False}}}}},
             "drift.max is set and drift.enabled is false",
         ),
+        ({"rollout": {"analysis": {"queries": [{"query": "q"}]}}}, "a query needs max, min, or both"),
+        ({"rollout": {"analysis": {"queries": [{"query": "q", "min": 2, "max": 1}]}}}, "min must not be above its max"),
+        (
+            {"rollout": {"analysis": {"queries": [{"query": "q", "max": 1}, {"query": "q", "min": 0}]}}},
+            "each query may stand in the list once",
+        ),
+        ({"rollout": {"analysis": {"queries": [{"query": "up{}", "max": 1}]}}}, "analysis.queries[0].query"),
         ({"rollout": {"bake": "soon"}}, "spec.rollout.bake"),
         ({"traffic": {"stickiness": {"header": "X User"}}}, "spec.traffic.stickiness.header"),
         ({"scaling": {"replicas": -1}}, "greater than or equal to 1"),

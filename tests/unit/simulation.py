@@ -37,6 +37,7 @@ from modelramp.engine.approvals import Approvals
 from modelramp.engine.fleet import Fleet
 from modelramp.engine.reconcile import EngineConfig, Reconciler
 from modelramp.engine.registries import Registries, RegistryConfig
+from modelramp.engine.sources import Sources
 from modelramp.engine.writeback import WriteBack
 from modelramp.ports import (
     Conflict,
@@ -560,6 +561,7 @@ class Operator:
         fleet: Fleet | None = None,
         configs: Mapping[str, RegistryConfig] | None = None,
         write_back: WriteBack | None = None,
+        sources: Sources | None = None,
     ) -> None:
         self.world = world
         self.approvals = Approvals()
@@ -567,7 +569,7 @@ class Operator:
         self.registries = Registries(configs, dict.fromkeys(configs, world), world, lambda _: None)
         config = EngineConfig("server:1")
         self.reconciler = Reconciler(
-            world, world, world, self.registries, world, config, observers, fleet, write_back, self.approvals
+            world, world, world, self.registries, world, config, observers, fleet, write_back, self.approvals, sources
         )
 
     async def poll(self) -> None:

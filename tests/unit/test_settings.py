@@ -127,3 +127,36 @@ def test_a_wrong_variable_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MODELRAMP_HEALTH_PORT", "high")
     with pytest.raises(SettingsError, match="MODELRAMP_HEALTH_PORT: Input should be a valid integer"):
         read_environment()
+
+
+def test_what_may_be_asked_of_prometheus_is_read(tmp_path: Path) -> None:
+    text = """
+        serverImage: i
+        prometheus:
+          main:
+            uri: http://prometheus:9090
+            tokenFile: /t
+            namespaces: [team-*]
+            queries: {p99-latency: 'up{pod=~"{{name}}-{{revision}}-.*"}'}
+    """
+    it = read(tmp_path, text).prometheus["main"]
+    config = it.config()
+    assert config.allows("team-a") and not config.allows("shop")
+    assert config.queries == {"p99-latency": 'up{pod=~"{{name}}-{{revision}}-.*"}'}
+    assert it.token_file == Path("/t")
+
+
+@pytest.mark.parametrize(
+    ("queries", "words"),
+    [
+        ("{q: 'up{pod=\"{{pod}}\"}'}", "q has the unknown placeholder '{{pod}}"),
+        ("{q: 'up{pod=\"{{pod}}\"}'}", "there are {{namespace}}, {{name}}, {{revision}}, {{stable}}"),
+        ("{q: ' '}", "q is empty; write PromQL"),
+        ("{}", "prometheus.main.queries"),
+        ("{Q_1: up}", "prometheus.main.queries.Q_1"),
+    ],
+)
+def test_a_query_that_could_never_be_asked_ends_the_start(tmp_path: Path, queries: str, words: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read(tmp_path, f"{{serverImage: i, prometheus: {{main: {{uri: 'http://p', queries: {queries}}}}}}}")
+    assert words in str(refused.value)

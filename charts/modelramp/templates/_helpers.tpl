@@ -21,6 +21,7 @@ rollouts: {{ .Values.rollouts | toJson }}
 freezes: {{ .Values.freezes | toJson }}
 notifications: {{ .Values.notifications | toJson }}
 approvals: {{ .Values.approvals | toJson }}
+prometheus: {{ .Values.prometheus | toJson }}
 registries:
   {{- .Values.registries | toYaml | nindent 2 }}
 {{- end }}

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 from modelramp.api.base import OPEN_OBJECT, ApiModel, Duration, cel
 from modelramp.api.drift import Drift
 from modelramp.api.gates import Gates
+from modelramp.api.queries import ASKED_ONCE, MOST_QUERIES, Query
 from modelramp.api.routing import Routed
 from modelramp.api.shadow import Shadow
 
@@ -212,6 +213,12 @@ class Objectives(ApiModel):
 
 class Analysis(ApiModel):
     objectives: Objectives = Objectives()
+    queries: list[Query] = Field(
+        default_factory=list,
+        max_length=MOST_QUERIES,
+        description="What a Prometheus server is asked, beside what the pods count.",
+        json_schema_extra=cel(("self.all(a, self.exists_one(b, b.query == a.query))", ASKED_ONCE)),
+    )
     alpha: float = Field(
         0.05, gt=0, le=0.5, description="Probability at most of failing a candidate as good as stable."
     )

@@ -6,7 +6,7 @@ One entry of status.evidence per metric. A Fail of any fails; a Pass takes all o
 from datetime import datetime
 
 from modelramp.api.status import EvidenceStatus, Verdict
-from modelramp.domain import disagreement, drift, errors, latency
+from modelramp.domain import disagreement, drift, errors, latency, queries
 from modelramp.domain.counts import Counts
 from modelramp.domain.disagreement import DISAGREEMENT
 from modelramp.domain.drift import DRIFT
@@ -25,8 +25,9 @@ def metrics(turn: Turn) -> list[str]:
 
 
 def judged(turn: Turn) -> list[EvidenceStatus]:
-    """The evidence on those, and on disagreement."""
-    return [e for e in turn.status.evidence if e.metric in (*metrics(turn), DISAGREEMENT)]
+    """The evidence on those, on disagreement, and on what Prometheus is asked."""
+    asked = (*metrics(turn), DISAGREEMENT, *queries.metrics(turn))
+    return [e for e in turn.status.evidence if e.metric in asked]
 
 
 def looked_at(turn: Turn) -> datetime | None:
@@ -58,7 +59,8 @@ def look(turn: Turn) -> None:
     found += disagreement.look(turn, before.get(DISAGREEMENT), tally, alpha)
     moved = asked.objectives.drift
     watched = drift.look(turn, before.get(DRIFT), tally, alpha if drift.judged(moved) else asked.alpha, moved)
-    turn.set(evidence=[*found, watched] if watched is not None else found)
+    found += [watched] if watched is not None else []
+    turn.set(evidence=found + queries.look(turn))
 
 
 def share(turn: Turn, dealt: Counts) -> None:
@@ -99,4 +101,4 @@ def passed(turn: Turn) -> bool:
     """Every metric that is asked for now has passed; one that was asked for since the last look has not. A bound on
     disagreement was met before the shadow ended."""
     verdicts = {e.metric: e.verdict for e in judged(turn) if e.metric != DISAGREEMENT}
-    return verdicts == dict.fromkeys(metrics(turn), Verdict.PASS)
+    return verdicts == dict.fromkeys(metrics(turn) + queries.metrics(turn), Verdict.PASS)

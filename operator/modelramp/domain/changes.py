@@ -43,9 +43,10 @@ def ended(before: Status, after: Status) -> Outcome | None:
 
 
 def looks(before: Status, after: Status) -> list[tuple[str, Verdict]]:
-    """Metric and verdict of each look at the evidence that this decision took."""
+    """Metric and verdict of each look at the evidence that this decision took; all queries are one metric."""
     known = {evidence.metric: evidence.looked_at for evidence in before.evidence}
-    return [(e.metric, e.verdict) for e in after.evidence if e.looked_at and e.looked_at != known.get(e.metric)]
+    fresh = [e for e in after.evidence if e.looked_at and e.looked_at != known.get(e.metric)]
+    return [(e.metric.partition("/")[0], e.verdict) for e in fresh]
 
 
 def subject(before: Status, after: Status) -> str:

@@ -4,7 +4,7 @@ Ready says that the stable revision serves; all others stand only while True, so
 """
 
 from modelramp.api.status import Cause, Condition, Phase
-from modelramp.domain import moves
+from modelramp.domain import moves, queries
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Resolved, Unreachable, Unresolved
 
@@ -96,6 +96,12 @@ def router_unavailable(turn: Turn) -> Condition | None:
     return trouble and _condition(turn, "RouterUnavailable", *trouble)
 
 
+def query_refused(turn: Turn) -> Condition | None:
+    """Said before a rollout meets it."""
+    refused = queries.refusal(turn)
+    return _condition(turn, "QueryRefused", refused.reason, refused.message) if refused else None
+
+
 ABNORMAL = (
     reconciling,
     stalled,
@@ -105,6 +111,7 @@ ABNORMAL = (
     service_not_adopted,
     service_contested,
     router_unavailable,
+    query_refused,
 )
 
 

@@ -1,4 +1,4 @@
-"""What the gates want to know of registry and pods, and what these said: data, so that deciding stays pure."""
+"""What gates and queries want to know of the outside, and what it said: data, so that deciding stays pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,15 +35,24 @@ class NoExample:
     """The model was logged without an input example."""
 
 
+@dataclass(frozen=True)
+class Refused:
+    """The operator will not ask this for this namespace, as it is configured."""
+
+    reason: str
+    message: str
+
+
 Metrics = Mapping[str, float] | Unreachable | None  # None, here and below: not asked
 Tags = Mapping[str, str] | Unreachable | None
 Signature = tuple[Tensor, ...] | Unreachable | None
 Smoked = Inference | NoExample | Unreachable | None
+Answer = float | Unreachable | Refused | None
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The answers of one pass. ``smoke`` is by the gate's hash."""
+    """The answers of one pass. ``smoke`` is by the gate's hash, ``queries`` by name."""
 
     metrics: Metrics = None
     stable_metrics: Metrics = None
@@ -51,6 +60,7 @@ class Findings:
     inputs: Signature = None
     stable_inputs: Signature = None
     smoke: Mapping[str, Smoked] = field(default_factory=dict)
+    queries: Mapping[str, Answer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,3 +91,13 @@ class Questions:
     inputs: Served | None = None
     stable_inputs: Served | None = None
     smoke: tuple[str, SmokeTest, Served] | None = None  # one at a time; by the gate's hash
+
+
+@dataclass(frozen=True)
+class Question:
+    """One query of one source. ``about``: what its placeholders stand for beside the object; None: its value is not
+    wanted now."""
+
+    source: str
+    query: str
+    about: Mapping[str, str] | None = None

@@ -1,7 +1,7 @@
 """The rollout, phase by phase: each looks at what has been observed, and moves on or says what it waits for."""
 
 from modelramp.api.status import AbortStatus, Phase
-from modelramp.domain import gates
+from modelramp.domain import gates, queries
 from modelramp.domain.admission import frozen, may_begin
 from modelramp.domain.approval import STEP_PAUSES, why
 from modelramp.domain.checks import (
@@ -104,6 +104,8 @@ def gating(turn: Turn) -> None:
         return
     if down:
         return stand_in(turn)
+    if queries.kept_back(turn):
+        return
     turn.tell("CandidateReady", f"version {turn.candidate.version} is loaded and warm: its share begins")
     turn.say("Ramping", "the first step begins")
     enter_step(turn, 0, Phase.RAMPING)

@@ -15,10 +15,13 @@ from pydantic.alias_generators import to_camel
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modelramp.api.base import Duration, parse_duration
+from modelramp.api.queries import LONGEST_NAME, NAME
 from modelramp.domain.fleet import Limits
 from modelramp.domain.freeze import Freeze
+from modelramp.domain.queries import PLACEHOLDERS, unfit
 from modelramp.edge.webhooks import Approver
 from modelramp.engine.registries import RegistryConfig
+from modelramp.engine.sources import SourceConfig
 
 ENV_PREFIX = "MODELRAMP_"
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -44,19 +47,13 @@ class _FileModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
-class RegistrySettings(_FileModel):
-    """An MLflow registry that objects may name."""
+class _Login(_FileModel):
+    """Files with which the operator makes itself known to a server."""
 
-    uri: str = Field(description="MLflow's address, as the operator reaches it.", pattern=r"^https?://[^/]+")
-    pod_uri: str | None = Field(None, description="The same as pods reach it, if that differs.")
-    namespaces: tuple[str, ...] = Field(("*",), description="Globs of namespaces whose objects may use it.")
-    models: tuple[str, ...] = Field(("*",), description="Globs of model names that they may use.")
-    write: bool = Field(False, description="Whether what becomes of a version is written into its tags.")
     token_file: Path | None = Field(None, description="File with a token for it.")
     username_file: Path | None = Field(None, description="Or files with a user name and a password.")
     password_file: Path | None = None
     ca_file: Path | None = Field(None, description="File with the authorities that sign its certificate.")
-    webhook_secret_file: Path | None = Field(None, description="File with the key that signs its webhooks.")
 
     @model_validator(mode="after")
     def _has_one_login(self) -> Self:
@@ -66,8 +63,43 @@ class RegistrySettings(_FileModel):
             raise ValueError("set tokenFile, or usernameFile and passwordFile, not both")
         return self
 
+
+class RegistrySettings(_Login):
+    """An MLflow registry that objects may name."""
+
+    uri: str = Field(description="MLflow's address, as the operator reaches it.", pattern=r"^https?://[^/]+")
+    pod_uri: str | None = Field(None, description="The same as pods reach it, if that differs.")
+    namespaces: tuple[str, ...] = Field(("*",), description="Globs of namespaces whose objects may use it.")
+    models: tuple[str, ...] = Field(("*",), description="Globs of model names that they may use.")
+    write: bool = Field(False, description="Whether what becomes of a version is written into its tags.")
+    webhook_secret_file: Path | None = Field(None, description="File with the key that signs its webhooks.")
+
     def config(self) -> RegistryConfig:
         return RegistryConfig(self.uri, self.pod_uri, self.namespaces, self.models, self.write)
+
+
+class PrometheusSettings(_Login):
+    """A Prometheus server, and all that may be asked of it."""
+
+    uri: str = Field(description="Its address, with the path that it has in front of /api.", pattern=r"^https?://[^/]+")
+    namespaces: tuple[str, ...] = Field(("*",), description="Globs of namespaces whose objects may ask it.")
+    queries: dict[Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)], str] = Field(
+        min_length=1, description="PromQL by name, with placeholders for the object and its revisions."
+    )
+
+    @field_validator("queries")
+    @classmethod
+    def _placeholders_are_known(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, query in value.items():
+            if not query.strip():
+                raise ValueError(f"{name} is empty; write PromQL")
+            if wrong := unfit(query):
+                known = ", ".join(f"{{{{{placeholder}}}}}" for placeholder in PLACEHOLDERS)
+                raise ValueError(f"{name} has the unknown placeholder {wrong!r}; there are {known}")
+        return value
+
+    def config(self) -> SourceConfig:
+        return SourceConfig(self.queries, self.namespaces)
 
 
 class ApprovalSettings(_FileModel):
@@ -137,6 +169,9 @@ class Settings(_FileModel):
     look_interval: Annotated[Duration, Field(gt=parse_duration("0s"))] = parse_duration("5s")
     traffic_ttl: Annotated[Duration, Field(alias="trafficTTL", ge=parse_duration("15s"))] = parse_duration("2m")
     registries: dict[str, RegistrySettings] = Field(default_factory=dict)
+    prometheus: dict[Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)], PrometheusSettings] = Field(
+        default_factory=dict
+    )
     rollouts: RolloutSettings = RolloutSettings()
     freezes: tuple[FreezeSettings, ...] = ()
     notifications: tuple[NotificationSettings, ...] = ()

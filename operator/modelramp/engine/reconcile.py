@@ -19,7 +19,7 @@ from modelramp.desired.project import project
 from modelramp.desired.router import Router
 from modelramp.desired.takeover import returned
 from modelramp.desired.template import Rendering, pod_template
-from modelramp.domain import gates
+from modelramp.domain import gates, queries
 from modelramp.domain.decide import decide
 from modelramp.domain.revision import identity
 from modelramp.domain.snapshot import Decision, Policy, Snapshot, Target
@@ -29,6 +29,7 @@ from modelramp.engine.carry_out import Carrier
 from modelramp.engine.fleet import Fleet
 from modelramp.engine.inquiry import Inquiry
 from modelramp.engine.registries import Registries
+from modelramp.engine.sources import Sources
 from modelramp.engine.writeback import WriteBack
 from modelramp.ports import Clock, Cluster, Key, Metrics, Object, Observation, Observer, Prober
 from modelramp.routers import router_of
@@ -66,11 +67,13 @@ class Reconciler:
         fleet: Fleet | None = None,
         write_back: WriteBack | None = None,
         approvals: Approvals | None = None,
+        sources: Sources | None = None,
     ) -> None:
         self._cluster = cluster
         self._metrics = metrics
         self._registries = registries
         self._inquiry = Inquiry(registries, prober)
+        self._sources = sources or Sources({}, {})
         self._clock = clock
         self._config = config
         self._fleet = fleet or Fleet(clock)
@@ -106,6 +109,7 @@ class Reconciler:
         snapshot = self._snapshot(body, spec, status, world, resolution, router)
         snapshot = replace(snapshot, approval=self._approvals.offered(key))
         findings = await self._inquiry.ask(key.namespace, gates.questions(snapshot))
+        findings = replace(findings, queries=await self._sources.ask(key, queries.questions(snapshot)))
         decision = self._decide(key, replace(snapshot, findings=findings))
         await self._persist(body, status, decision)
         await self._tell(key, body, status, decision)
