@@ -11,7 +11,7 @@ import pytest
 from modelramp.adapters import cache as cache_module
 from modelramp.adapters.cache import EVERYWHERE, KINDS, POD, Cache, collection
 from modelramp.adapters.translate import CONTROLLER_REVISION, DEPLOYMENT, SERVICE
-from modelramp.ports import ClusterError, Key, Kind, Object
+from modelramp.ports import ROUTE_KINDS, ClusterError, Key, Kind, Object
 
 KEY = Key("shop", "digits")
 PAGE = 2
@@ -236,6 +236,14 @@ async def test_a_watch_that_does_not_show_a_write_is_not_trusted(monkeypatch: py
         await until(lambda: path_of(SERVICE) in server.events)
         await cache.catch_up("shop")
         assert names(cache, SERVICE) == ["unseen"]
+
+
+@pytest.mark.parametrize("kind", ROUTE_KINDS)
+async def test_a_write_of_what_is_not_copied_is_not_waited_for(kind: Kind) -> None:
+    async with copying(FakeServer()) as (cache, _):
+        cache.wrote(kind, "shop", "99")
+        cache.deleted(kind, ("shop", "digits"), "uid")
+        await cache.catch_up("shop")
 
 
 async def test_what_a_pass_does_to_its_objects_stays_with_it() -> None:
