@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from modelramp.api.routing import RouterKind
 from modelramp.api.spec import Spec
 from tests.unit.gateway_world import GATEWAY_SPEC, ROUTE, GatewayWorld
-from tests.unit.simulation import KEY, SPEC, Behaviour, Operator, run, until
+from tests.unit.simulation import KEY, SPEC, Behaviour, Killed, Operator, run, until
 from tests.unit.test_rollout import condition, story
 
 
@@ -275,6 +275,42 @@ async def test_a_router_changed_in_mid_rollout_goes_on_from_the_same_weight(
     relayed = {pod.weight for pod in world.pods.values() if pod.revision == stable(world)}
     assert relayed == ({0} if after is GATEWAY_SPEC else {50})
     assert ((ROUTE, KEY.name) in world.children) is (after is GATEWAY_SPEC)
+
+
+async def test_the_route_of_a_router_that_is_asked_for_no_more_goes_however_the_operator_is_killed(
+    world: GatewayWorld,
+) -> None:
+    world.edit(traffic={})
+    before = len(world.writes)
+    plain = copy.deepcopy(world)
+    await run(plain, Operator(plain), 5)
+    assert "delete HTTPRoute digits" in plain.writes[before:]
+    for index in range(before, len(plain.writes)):
+        for when in ("kill_before", "kill_after"):
+            again = copy.deepcopy(world)
+            setattr(again, when, index)
+            with pytest.raises(Killed):
+                await run(again, Operator(again), 5)
+            again.kill_before = again.kill_after = None
+            await run(again, Operator(again), 5)
+            assert (ROUTE, KEY.name) not in again.children, f"{when} {plain.writes[index]}"
+
+
+async def test_a_route_that_cannot_be_read_is_looked_for_until_it_can(world: GatewayWorld) -> None:
+    world.unusable = {ROUTE.kind: "the operator may not use HTTPRoute"}
+    world.edit(traffic={})
+    await run(world, Operator(world), 5)
+    assert condition(world, "RouterUnavailable") is None, "nobody asks for one"
+    world.unusable = {}
+    await run(world, Operator(world), 5)
+    assert (ROUTE, KEY.name) not in world.children and not world.status["traffic"]["leftover"]
+
+
+async def test_a_lost_status_leaves_no_route_behind(world: GatewayWorld) -> None:
+    world.spec = SPEC
+    world.lose_status()
+    await run(world, Operator(world), 5)
+    assert (ROUTE, KEY.name) not in world.children
 
 
 @pytest.mark.parametrize(
