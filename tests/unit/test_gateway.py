@@ -97,6 +97,15 @@ async def test_a_version_that_fails_requests_is_taken_back_and_rejected(world: G
     assert world.shares() == {first: 100} and world.failed == 0
 
 
+async def test_what_fails_no_more_than_stable_does_is_promoted(world: GatewayWorld) -> None:
+    """The first look has no interval of stable's yet, whose pods are older; the candidate is not judged alone by it."""
+    world.rps = 5000.0
+    world.behaviours = {1: Behaviour(bad_rate=0.05), 2: Behaviour(bad_rate=0.05)}
+    world.aliases["prod"] = 2
+    await run(world, Operator(world), 90)
+    assert world.status["stable"]["version"] == 2, world.status["rejected"]
+
+
 async def test_the_candidates_pods_stay_until_the_gateway_has_let_go_of_them(world: GatewayWorld) -> None:
     operator = await ramping(world)
     version = candidate(world)
@@ -212,6 +221,20 @@ async def test_a_new_attempt_begins_with_fresh_evidence(world: GatewayWorld) -> 
     await until(world, operator, lambda s: s.get("step", {}).get("inForceSince") is not None and bool(s["evidence"]))
     await run(world, operator, 6)
     assert world.status["evidence"][0]["bad"] == 0
+
+
+async def test_other_predictions_pause_a_second_attempt_too(world: GatewayWorld) -> None:
+    """None of its pods is younger than the attempt, so all that they have counted is a baseline."""
+    world.behaviours = {1: Behaviour(classes={"0": 1.0}), 2: Behaviour(bad_rate=0.3, classes={"1": 1.0})}
+    await run(world, Operator(world), 60)
+    world.edit(rollout={"steps": [{"weight": 50, "hold": "5m"}], "onFailure": "Pause"})
+    world.aliases["prod"] = 2
+    operator = Operator(world)
+    await until(world, operator, lambda s: s["reason"] == "AnalysisFailed")
+    world.behaviours[2] = Behaviour(classes={"1": 1.0})
+    world.command("resume", f"{candidate(world)}#1")
+    await until(world, operator, lambda s: s["reason"] == "PredictionDrift")
+    assert world.status["candidate"]["attempt"] == 2
 
 
 async def test_latency_is_judged_by_what_each_side_reports(world: GatewayWorld) -> None:
