@@ -336,6 +336,17 @@ async def test_a_lost_status_leaves_no_route_behind(world: GatewayWorld) -> None
     assert (ROUTE, KEY.name) not in world.children
 
 
+async def test_a_router_changed_in_a_shadow_ends_the_copies() -> None:
+    world = GatewayWorld({**SPEC, "rollout": {**SPEC["rollout"], "steps": [{"shadow": 20, "hold": "5m"}]}})
+    operator = Operator(world)
+    await run(world, operator, 10)
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda s: s["reason"] == "Shadowing")
+    world.edit(traffic=GATEWAY_SPEC["traffic"], rollout=SPEC["rollout"])
+    await run(world, operator, 2)
+    assert [pod.shadow for pod in world.pods.values()] == [0] * len(world.pods)
+
+
 @pytest.mark.parametrize(
     ("traffic", "words"),
     [

@@ -212,7 +212,9 @@ def _born(pods: Iterable[Pod], attempt: datetime) -> set[str]:
 
 
 def _relays(pod: Pod) -> bool:
-    return bool(pod.split) and '"weight":0' not in pod.split and not hands_over(pod)
+    """Requests, or copies of them."""
+    idle = '"weight":0' in pod.split and '"shadow":' not in pod.split
+    return bool(pod.split) and not idle and not hands_over(pod)
 
 
 ROUTER = Gateway()
