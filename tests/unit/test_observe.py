@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modelramp.adapters.cache import Cache
+from modelramp.adapters.cache import POD, REPLICA_SET, Cache
 from modelramp.adapters.observe import observe
 from modelramp.adapters.translate import CONTROLLER_REVISION, DEPLOYMENT, SERVICE
 from modelramp.ports import Object
@@ -84,3 +84,25 @@ async def test_a_service_that_was_taken_over_stays_with_pods_that_stay(orphaned:
         if orphaned:
             server.keep("")
         assert [service.name for service in (await seen(server, cache)).world.services] == ([] if orphaned else ["old"])
+
+
+async def test_a_stable_that_seems_down_beside_a_candidate_is_looked_at_anew() -> None:
+    """A candidate stands in for it, unproven: a watch that has died must not lead to that."""
+    server = Server()
+    server.keep("first")
+    server.put(REPLICA_SET, "rs")
+    server.put(POD, "p", status=readiness("False"))
+    pod = server.bodies[path_of(POD)]["p"]
+    pod["metadata"]["labels"] |= SELECTOR
+    for child, parent in ((pod, "rs"), (server.bodies[path_of(REPLICA_SET)]["rs"], "d")):
+        child["metadata"]["ownerReferences"] = [{"uid": parent, "controller": True}]
+    async with copying(server) as (cache, _):
+        pod["status"] = readiness("True")
+        server.owner = created("first") | {"status": {"stable": {"revision": REVISION}}}
+        assert (await seen(server, cache)).world.ready(REVISION) == 0
+        server.owner["status"]["candidate"] = {"revision": "626794a2"}
+        assert (await seen(server, cache)).world.ready(REVISION) == 1
+
+
+def readiness(status: str) -> Object:
+    return {"conditions": [{"type": "Ready", "status": status}]}

@@ -1,7 +1,7 @@
 """What one pass sees: the ModelDeployment, what carries its label, and proof that it is its own.
 
 The ModelDeployment is read from the API server, since its status decides what happens next; the rest from the cache,
-but where another owner's children are about: they may be orphans by now, and what serves is not to be mistaken.
+but where a copy that is too old would do harm (``_doubtful``).
 
 A label is a claim that anybody may make; the chain of controller ownerReferences is what counts. Children without any
 controller are reported too if they say that Modelramp manages them: that is what ``kubectl delete --cascade=orphan``
@@ -36,7 +36,7 @@ async def observe(api: KubeApi, cache: Cache, key: Key) -> Observation:
     if owner is None:
         return Observation(owner=None, world=World(services=others), services=services)
     uid = owner["metadata"]["uid"]
-    if any(controller_uid(child) not in (None, uid) for kind in CHILD_KINDS for child in found[kind]):
+    if _doubtful(owner, found):
         found = dict(zip(KINDS, await asyncio.gather(*(labelled(api, kind, key) for kind in KINDS)), strict=True))
     children = {kind: [child for child in found[kind] if _is_child(child, uid)] for kind in CHILD_KINDS}
     replica_sets = _controlled(found[REPLICA_SET], children[DEPLOYMENT])
@@ -54,6 +54,18 @@ async def observe(api: KubeApi, cache: Cache, key: Key) -> Observation:
         services=others,
     )
     return Observation(owner, world, children | own_routes, services)
+
+
+def _doubtful(owner: Object, found: Mapping[Kind, Sequence[Object]]) -> bool:
+    """Another owner's children may be orphans by now, and one of them what serves. And beside a candidate, which stands
+    in for a stable without ready pods, none is believed to be so because of a watch that has died."""
+    uid, status = owner["metadata"]["uid"], owner.get("status", {})
+    if any(controller_uid(child) not in (None, uid) for kind in CHILD_KINDS for child in found[kind]):
+        return True
+    if not (status.get("stable") and status.get("candidate")):
+        return False
+    pods = map(translate.pod, found[POD])
+    return not any(pod.ready and pod.revision == status["stable"]["revision"] for pod in pods)
 
 
 async def _others(api: KubeApi, key: Key, owner: Object | None, found: Mapping[Kind, Sequence[Object]]) -> list[Object]:
