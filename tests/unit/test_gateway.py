@@ -347,6 +347,19 @@ async def test_a_router_changed_in_a_shadow_ends_the_copies() -> None:
     assert [pod.shadow for pod in world.pods.values()] == [0] * len(world.pods)
 
 
+async def test_a_status_lost_in_mid_rollout_fails_no_request(world: GatewayWorld) -> None:
+    """The object is created again, and asks for another version; the Gateway has not heard of it yet."""
+    await ramping(world, 50)
+    version = candidate(world)
+    world.lose_status()
+    world.accepts, world.aliases["prod"] = False, 1
+    await run(world, Operator(world), 60)
+    assert world.failed == 0 and any(pod.revision == version for pod in world.pods.values())
+    world.accepts = True
+    await run(world, Operator(world), 10)
+    assert world.failed == 0 and not any(pod.revision == version for pod in world.pods.values())
+
+
 @pytest.mark.parametrize(
     ("traffic", "words"),
     [
