@@ -5,9 +5,8 @@ import copy
 from dataclasses import replace
 from typing import Any
 
-from modelramp.adapters.routes import kinds_to_read
 from modelramp.domain.world import World
-from modelramp.ports import Key, Kind, Object, Observation
+from modelramp.ports import Kind, Object
 from tests.unit.simulation import COUNTED, KEY, SPEC, SimPod, SimulatedWorld
 
 ROUTE = Kind("gateway.networking.k8s.io/v1", "HTTPRoute")
@@ -126,25 +125,16 @@ class GatewayWorld(SimulatedWorld):
     def _has_endpoint(self, pod: SimPod) -> bool:
         return self.ready(pod) and self.time - pod.born >= self.endpoints_late
 
-    async def observe(self, key: Key) -> Observation:
-        """Routes are read only where the operator asks for them."""
-        seen = await super().observe(key)
-        children = {kind: found for kind, found in seen.children.items() if kind != ROUTE or self._is_read()}
-        return replace(seen, children=children)
-
-    def _is_read(self) -> bool:
-        return self.owner is not None and ROUTE in kinds_to_read(self.owner) and not self.unusable
-
     def _world(self) -> World:
         world = super()._world()
-        route = self.children.get((ROUTE, KEY.name)) if self._is_read() else None
+        route = self.children.get((ROUTE, KEY.name))
         endpoints: dict[str, int] = {}
         for pod in self.pods.values():
             endpoints[pod.revision] = endpoints.get(pod.revision, 0) + self._has_endpoint(pod)
         return replace(
             world,
             pods=tuple(replace(pod, restarts=self.restarts.get(pod.name, 0)) for pod in world.pods),
-            routes=() if route is None else (route,),
+            routes=() if route is None or self.unusable else (route,),
             unusable=self.unusable,
             endpoints=endpoints,
         )

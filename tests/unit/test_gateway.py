@@ -319,16 +319,6 @@ async def test_the_route_of_a_router_that_is_asked_for_no_more_goes_however_the_
             assert (ROUTE, KEY.name) not in again.children, f"{when} {plain.writes[index]}"
 
 
-async def test_a_route_that_cannot_be_read_is_looked_for_until_it_can(world: GatewayWorld) -> None:
-    world.unusable = {ROUTE.kind: "the operator may not use HTTPRoute"}
-    world.edit(traffic={})
-    await run(world, Operator(world), 5)
-    assert condition(world, "RouterUnavailable") is None, "nobody asks for one"
-    world.unusable = {}
-    await run(world, Operator(world), 5)
-    assert (ROUTE, KEY.name) not in world.children and not world.status["traffic"]["leftover"]
-
-
 async def test_a_lost_status_leaves_no_route_behind(world: GatewayWorld) -> None:
     world.spec = SPEC
     world.lose_status()

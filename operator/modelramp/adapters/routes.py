@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from modelramp.adapters.kube_api import KubeApi, path_of
 from modelramp.api.routing import Routed, RouterKind
 from modelramp.desired.meta import NAME_LABEL
-from modelramp.ports import ROUTE_KINDS, ClusterError, Key, Kind, Object
+from modelramp.ports import ClusterError, Key, Kind, Object
 from modelramp.routers import router_of
 
 ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice")
@@ -26,21 +26,13 @@ async def labelled(api: KubeApi, kind: Kind, key: Key) -> list[Object]:
 
 
 async def routes(api: KubeApi, owner: Object, key: Key) -> tuple[dict[Kind, list[Object]], dict[str, str]]:
-    """What there is of the kinds to read; and by kind why it can't be used. Raises ClusterError."""
-    kinds = kinds_to_read(owner)
+    """What there is of the kinds of the router that is asked for, and of the one that carried the weight so far; and by
+    kind why it can't be used. Raises ClusterError."""
+    kinds = list(dict.fromkeys((*_kinds(_asked(owner)), *_kinds(_present(owner)))))
     found = await asyncio.gather(*(_usable(api, kind, key) for kind in kinds))
     answers = dict(zip(kinds, found, strict=True))
     lists = {kind: answer for kind, answer in answers.items() if isinstance(answer, list)}
     return lists, {kind.kind: answer for kind, answer in answers.items() if isinstance(answer, str)}
-
-
-def kinds_to_read(owner: Object) -> list[Kind]:
-    """Those of the router that is asked for, and of the one that carried the weight so far. All of them where another's
-    may be left over, or where no status tells."""
-    traffic = owner.get("status", {}).get("traffic")
-    if traffic is None or traffic.get("leftover"):
-        return list(ROUTE_KINDS)
-    return list(dict.fromkeys((*_kinds(_asked(owner)), *_kinds(_present(owner)))))
 
 
 async def _usable(api: KubeApi, kind: Kind, key: Key) -> list[Object] | str:

@@ -168,7 +168,6 @@ class TrafficStatus(ApiModel):
     shadow: int = Field(0, description="Percent of the requests of which the candidate gets a copy.")
     weight_generation: int = Field(0, description="Generation that first carried the present weight.")
     renewed_at: Time | None = None
-    leftover: bool = Field(False, description="Objects of another router may be there: looked for until they are gone.")
 
     @property
     def live(self) -> bool:

@@ -4,7 +4,7 @@ import math
 from datetime import timedelta
 
 from modelramp.api.spec import Spec
-from modelramp.api.status import Phase, Status
+from modelramp.api.status import Phase, Status, TrafficStatus
 from modelramp.domain.share import held, in_hand
 from modelramp.domain.turn import Turn
 
@@ -23,29 +23,17 @@ def set_weight(turn: Turn, weight: int, shadow: int = 0) -> None:
     traffic = turn.status.traffic
     generation = traffic.generation + 1
     written = {"generation": generation, "weight_generation": generation, "renewed_at": turn.now}
-    changes = {"router": turn.snap.router.name, "weight": weight, "shadow": shadow, **written}
-    turn.set(traffic=traffic.model_copy(update=changes))
+    turn.set(traffic=TrafficStatus(router=turn.snap.router.name, weight=weight, shadow=shadow, **written))
 
 
 def keep(turn: Turn) -> None:
     """Follows the router that is asked for, and notes it where a weight that was in force is so no more."""
-    _look_for_leftovers(turn)
     _follow(turn)
     step, router = turn.status.step, turn.snap.router
     if step is None or step.in_force_since is None or not turn.status.traffic.live:
         return
     if router.lapsed(turn):
         turn.set(step=step.model_copy(update={"in_force_since": None}))
-
-
-def _look_for_leftovers(turn: Turn) -> None:
-    """What another router has made goes with this decision's projection. Written down before: if that is cut off, the
-    next pass must know what to read."""
-    traffic, router, world = turn.status.traffic, turn.snap.router, turn.world
-    ours = {kind.kind for kind in router.kinds}
-    there = any(route["kind"] not in ours for route in world.routes)
-    unknown = (traffic.leftover or traffic.router is not router.name) and bool(world.unusable.keys() - ours)
-    turn.set(traffic=traffic.model_copy(update={"leftover": there or unknown}))
 
 
 def _follow(turn: Turn) -> None:
