@@ -18,6 +18,7 @@ from modelramp.adapters.kube_api import KubeApi, path_of
 from modelramp.adapters.lease import LEASE
 from modelramp.adapters.observe import OWNER
 from modelramp.ports import Key, Object
+from tests.integration.engine_here import filled
 from tests.integration.operator_process import NAME, NAMESPACE, Launcher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,11 +104,8 @@ async def namespace(admin: KubeApi) -> AsyncIterator[str]:
 @pytest.fixture
 async def cache(api: KubeApi, namespace: str) -> AsyncIterator[Cache]:
     """The operator's copy of the test's namespace."""
-    cache = Cache(api, [namespace], lambda _: None)
-    running = asyncio.create_task(cache.run())
-    yield cache
-    running.cancel()
-    await asyncio.wait([running])
+    async with filled(api, namespace) as cache:
+        yield cache
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelramp.adapters.cache import Cache
 from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi, path_of
 from modelramp.adapters.observe import OWNER
@@ -18,6 +20,18 @@ from tests.integration.stand_in_metrics import StandInMetrics, VirtualClock
 
 PAUSE = 0.1  # seconds of the real clock between two passes
 LONGEST = 60.0
+
+
+@asynccontextmanager
+async def filled(api: KubeApi, namespace: str) -> AsyncIterator[Cache]:
+    """A cache of one namespace, kept true meanwhile."""
+    cache = Cache(api, [namespace], lambda _: None)
+    running = asyncio.create_task(cache.run())
+    try:
+        yield cache
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
 
 
 @dataclass
@@ -54,6 +68,7 @@ class EngineHere:
     """Looks after one object. ``api`` is its account; a pass moves the clock by ``step`` seconds."""
 
     api: KubeApi
+    cache: Cache
     key: Key
     server_image: str = "localhost/server:1"
     clock: VirtualClock = field(default_factory=VirtualClock)
@@ -66,7 +81,7 @@ class EngineHere:
         self._registries = Registries(
             {"default": RegistryConfig("http://mlflow")}, {"default": self.answers}, self.clock, lambda _: None
         )
-        self.cluster = self.kind(self.api, self.clock, lambda: None)
+        self.cluster = self.kind(self.api, self.cache, self.clock, lambda: None)
         config = EngineConfig(self.server_image)
         self._reconciler = Reconciler(self.cluster, self.metrics, self.answers, self._registries, self.clock, config)
 

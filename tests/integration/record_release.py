@@ -18,7 +18,7 @@ from modelramp.adapters.observe import OWNER
 from modelramp.domain.world import Pod
 from modelramp.ports import Key, Kind, Object
 from tests.integration.conftest import FOLDER, ROOT, cluster, kubectl
-from tests.integration.engine_here import EngineHere, serves
+from tests.integration.engine_here import EngineHere, filled, serves
 from tests.integration.stand_in_node import StandInNode
 
 RELEASES = Path(__file__).parent / "releases"
@@ -97,8 +97,8 @@ async def record() -> Object:
         metadata = {"name": key.name, "namespace": key.namespace}
         body = {"apiVersion": OWNER.api_version, "kind": OWNER.kind, "metadata": metadata, "spec": SPEC}
         await api.write("POST", path_of(OWNER, key.namespace), body)
-        async with StandInNode(api, NAMESPACE).running():
-            engine = EngineHere(api, key, kind=RecordingCluster)
+        async with StandInNode(api, NAMESPACE).running(), filled(api, NAMESPACE) as cache:
+            engine = EngineHere(api, cache, key, kind=RecordingCluster)
             owner = await live(engine)
             seen = await engine.cluster.observe(key)
         assert isinstance(engine.cluster, RecordingCluster)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from modelramp.adapters.cache import Cache
 from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi, path_of
 from modelramp.adapters.observe import OWNER
@@ -158,11 +159,11 @@ def upgrade() -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("installation", RECORDS, ids=lambda path: path.stem, indirect=True)
 async def test_an_upgrade_changes_no_child_and_the_rollout_goes_on(
-    installation: Installation, api: KubeApi, admin: KubeApi, namespace: str
+    installation: Installation, api: KubeApi, cache: Cache, admin: KubeApi, namespace: str
 ) -> None:
     clock = VirtualClock(start=datetime.fromisoformat(installation.recorded["now"]))
     async with StandInNode(admin, namespace).running():
-        engine = EngineHere(api, installation.key, "localhost/server:2", clock, step=0.1)
+        engine = EngineHere(api, cache, installation.key, "localhost/server:2", clock, step=0.1)
         engine.answers.alias = 4
         await installation.restore(engine.cluster)
         upgrade()

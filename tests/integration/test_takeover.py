@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from modelramp.adapters.cache import Cache
 from modelramp.adapters.kube_api import MERGE_PATCH, KubeApi, path_of
 from modelramp.adapters.observe import OWNER
 from modelramp.adapters.translate import SERVICE
@@ -27,12 +28,14 @@ spec:
 
 
 @pytest.fixture
-async def engine(api: KubeApi, admin: KubeApi, namespace: str, create_owner: CreateOwner) -> AsyncIterator[EngineHere]:
+async def engine(
+    api: KubeApi, cache: Cache, admin: KubeApi, namespace: str, create_owner: CreateOwner
+) -> AsyncIterator[EngineHere]:
     """It looks after an object that serves; beside it stands a Service that a person has applied."""
     kubectl("-n", namespace, "apply", "-f", "-", stdin=THEIRS)
     await create_owner("digits")
     async with StandInNode(admin, namespace).running():
-        engine = EngineHere(api, Key(namespace, "digits"))
+        engine = EngineHere(api, cache, Key(namespace, "digits"))
         await engine.until(serves(1))
         yield engine
 

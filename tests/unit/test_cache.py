@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from modelramp.adapters import cache as cache_module
+from modelramp.adapters import reflector as reflector_module
 from modelramp.adapters.cache import EVERYWHERE, KINDS, POD, Cache, collection
 from modelramp.adapters.translate import CONTROLLER_REVISION, DEPLOYMENT, SERVICE
 from modelramp.ports import ROUTE_KINDS, ClusterError, Key, Kind, Object
@@ -27,12 +28,15 @@ class FakeServer:
         self.lists: list[str] = []
         self.watched_from: list[str] = []
         self.refusals: list[ClusterError] = []
+        self.lacking: set[str] = set()
 
     async def read(self, path: str, query: Mapping[str, str], accept: str) -> Object:
         if "continue" not in query:
             self.lists.append(path)
         if self.refusals:
             raise self.refusals.pop()
+        if path in self.lacking:
+            raise ClusterError("the server could not find the requested resource", status=404)
         start = int(query.get("continue", 0))
         bodies = list(self.bodies[path].values())
         more = {"continue": str(start + PAGE)} if start + PAGE < len(bodies) else {}
@@ -128,6 +132,29 @@ async def test_events_change_the_copy_and_wake_the_object() -> None:
         server.forget(SERVICE, "digits", told=True)
         await until(lambda: len(woken) == 4)
         assert names(cache, SERVICE, Key("shop", "other")) == []
+
+
+async def test_a_kind_that_the_cluster_lacks_holds_nothing_up_and_may_come_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reflector_module, "LONGEST_BACK_OFF", 0.01)
+    (route,) = ROUTE_KINDS
+    server = FakeServer()
+    server.lacking = {path_of(route)}
+    cache = Cache(server, [], lambda _: None)  # type: ignore[arg-type]
+    running = asyncio.create_task(cache.run())
+    async with asyncio.timeout(5):
+        await cache.synced()
+        await cache.catch_up("shop")
+    error = cache.absent(route, KEY)
+    assert error is not None
+    assert error.status == 404
+    server.lacking = set()
+    server.put(route, "digits")
+    await until(lambda: names(cache, route) == ["digits"])
+    assert cache.absent(route, KEY) is None
+    running.cancel()
+    await asyncio.wait([running])
 
 
 async def test_a_pass_sees_what_this_process_has_written() -> None:

@@ -24,11 +24,12 @@ SEVERAL = re.compile(r"([A-Z]+[a-z]+){2,}")
 TELLS = {
     *("say", "tell", "record", "record_candidate", "_condition", "abort", "fail", "failed", "release", "pause", "back"),
     *("commit", "reject", "waiting", "short_of_pods", "AbortStatus", "Event", "Fault", "_infrastructure", "Unresolved"),
+    "Trouble",
 }
 """What passes a reason on to a person. Elsewhere in the core a word of several parts is taken for a reason too."""
 NO_REASONS = {"Kind", "TypeVar", "get", "Field"}
 KUBELETS = {"False", "True", "Normal", "Warning"}
-CORE = ("domain", "engine", "edge")
+CORE = ("domain", "routers", "engine", "edge")
 
 
 def constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -38,7 +39,8 @@ def constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
             case ast.Assign([ast.Name(name)], ast.Constant(str(text))):
                 yield name, text
             case ast.Assign([ast.Tuple(names)], ast.Tuple(values)):
-                yield from ((n.id, v.value) for n, v in zip(names, values, strict=True) if isinstance(v, ast.Constant))
+                pairs = zip(names, values, strict=True)
+                yield from ((n.id, v.value) for n, v in pairs if isinstance(v, ast.Constant) and type(v.value) is str)
 
 
 def arguments(call: ast.Call) -> Iterator[ast.expr]:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from modelramp.adapters.kube_api import KubeApi, everywhere, path_of
 from modelramp.adapters.reflector import Collection, Name, Reflector, Trim
 from modelramp.adapters.translate import DEPLOYMENT
-from modelramp.ports import CHILD_KINDS, ClusterError, Key, Kind, Object
+from modelramp.ports import CHILD_KINDS, ROUTE_KINDS, ClusterError, Key, Kind, Object
 
 POD = Kind("v1", "Pod")
 REPLICA_SET = Kind("apps/v1", "ReplicaSet")
-KINDS = (*CHILD_KINDS, POD, REPLICA_SET)
+KINDS = (*CHILD_KINDS, POD, REPLICA_SET, *ROUTE_KINDS)
 EVERYWHERE = ""
 SHOWN_SECONDS = 10.0
 
@@ -41,6 +41,10 @@ class Cache:
     def objects(self, kind: Kind, owner: Key) -> list[Object]:
         """Those that carry the owner's name in the label, as of the last event; the caller's own copies."""
         return self._of(kind, owner.namespace).objects(owner)
+
+    def absent(self, kind: Kind, owner: Key) -> ClusterError | None:
+        """Why there are no routes of this kind: the cluster lacks it, or the operator may not read it."""
+        return self._of(kind, owner.namespace).absent
 
     def wrote(self, kind: Kind, namespace: str, version: str) -> None:
         """This process has made something of it what it is at ``version``."""
@@ -87,7 +91,7 @@ class Cache:
 
 def collection(kind: Kind, namespace: str) -> Collection:
     path = everywhere(kind) if namespace == EVERYWHERE else path_of(kind, namespace)
-    return Collection(kind, path, TRIMS.get(kind, without_status), metadata_only=kind == REPLICA_SET)
+    return Collection(kind, path, TRIMS.get(kind, without_status), kind == REPLICA_SET, kind in ROUTE_KINDS)
 
 
 def without_status(body: Object) -> Object:
@@ -102,4 +106,4 @@ def whole(body: Object) -> Object:
     return body
 
 
-TRIMS: dict[Kind, Trim] = {POD: without_spec, DEPLOYMENT: whole}
+TRIMS: dict[Kind, Trim] = {POD: without_spec, DEPLOYMENT: whole, **dict.fromkeys(ROUTE_KINDS, whole)}

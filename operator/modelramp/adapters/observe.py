@@ -41,7 +41,7 @@ async def observe(api: KubeApi, cache: Cache, key: Key) -> Observation:
     children = {kind: [child for child in found[kind] if _is_child(child, uid)] for kind in CHILD_KINDS}
     replica_sets = _controlled(found[REPLICA_SET], children[DEPLOYMENT])
     pods = _controlled(found[POD], replica_sets)
-    routed, unusable = await routes(api, owner, key)
+    routed, unusable = routes(cache, key)
     own_routes = {kind: [route for route in listed if _is_child(route, uid)] for kind, listed in routed.items()}
     ours = [route for listed in own_routes.values() for route in listed]
     taken, slices = await about(api, owner, key, ours) if not unusable else ({}, [])

@@ -18,7 +18,7 @@ from modelramp.ports import ClusterError, Key, Kind, Object
 logger = logging.getLogger(__name__)
 
 PAGE = 500
-EXPIRED = 410
+EXPIRED, FORBIDDEN, MISSING = 410, 403, 404
 FIRST_BACK_OFF, LONGEST_BACK_OFF = 0.5, 30.0
 PAUSE = 0.1  # before the next watch, once the server has ended one
 JSON = "application/json"
@@ -47,6 +47,7 @@ class Collection:
     path: str
     trim: Trim
     metadata_only: bool = False
+    optional: bool = False  # the cluster may lack the kind, or not let it be read: then there is nothing of it
 
     def accept(self, suffix: str) -> str:
         return METADATA.format(suffix) if self.metadata_only else JSON
@@ -65,6 +66,7 @@ class Reflector:
         self._stream: asyncio.Task[None] | None = None
         self._back_off = FIRST_BACK_OFF
         self._news = asyncio.Event()
+        self.absent: ClusterError | None = None  # why nothing of an optional kind can be seen
 
     async def run(self) -> None:
         """Until cancelled. What goes wrong is logged and tried again."""
@@ -76,7 +78,10 @@ class Reflector:
                 self._stream.cancel()
             error = None if self._stream.cancelled() else self._stream.exception()
             if isinstance(error, ClusterError):
-                if error.status != EXPIRED:
+                if self._collection.optional and error.status in (FORBIDDEN, MISSING):
+                    self._be_absent(error)
+                    await asyncio.sleep(LONGEST_BACK_OFF)
+                elif error.status != EXPIRED:
                     logger.warning("%s; listing again in %.2g s", error, self._back_off)
                     await asyncio.sleep(self._back_off)
                     self._back_off = min(2 * self._back_off, LONGEST_BACK_OFF)
@@ -89,12 +94,13 @@ class Reflector:
 
     def shows(self, version: int) -> bool:
         """Whether what was written at ``version`` can be seen."""
-        return self._position is not None and self._position >= version
+        return self.absent is not None or (self._position is not None and self._position >= version)
 
     def lacks(self, name: Name, uid: str) -> bool:
         """Whether a deletion can be seen: gone, being deleted, or another object by now."""
         found = self._stored.get(name)
-        return self._position is not None and (found is None or found.uid != uid or found.deleting)
+        told = self.absent is not None or self._position is not None
+        return told and (found is None or found.uid != uid or found.deleting)
 
     async def until(self, done: Callable[[], bool]) -> None:
         while not done():
@@ -127,6 +133,7 @@ class Reflector:
             if not metadata.get("continue"):
                 break
             query["continue"] = metadata["continue"]
+        self.absent = None
         self._replace(found)
         self._move(metadata["resourceVersion"])
         return str(metadata["resourceVersion"])
@@ -139,6 +146,12 @@ class Reflector:
         changed = {it.owner for name, it in before.items() if name not in found}
         changed |= {it.owner for name, it in found.items() if name not in before or before[name].version != it.version}
         self._wake_all(changed)
+
+    def _be_absent(self, error: ClusterError) -> None:
+        self.absent = error
+        self._replace({})
+        self._news.set()
+        self._news.clear()
 
     def _take(self, event: str, body: Object) -> str:
         """One event; the resourceVersion to go on from. Raises ClusterError for one that is an error."""

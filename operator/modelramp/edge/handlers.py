@@ -1,8 +1,7 @@
 """Kopf at the edge: what it sees is put on the queue, and nothing else.
 
 Only ``on.event`` handlers, because kopf's others keep annotations and finalizers on the user's object and state in
-memory. Kopf posts no events, keeps no progress and has no peers. The children are watched by the cache (ADR 21),
-but for routes: a cluster may lack their kinds.
+memory. Kopf posts no events, keeps no progress and has no peers. The children are watched by the cache (ADR 21).
 """
 
 import asyncio
@@ -13,16 +12,12 @@ from typing import Any
 import kopf
 
 from modelramp.api import GROUP, PLURAL, VERSION
-from modelramp.desired.meta import NAME_LABEL
 from modelramp.engine.echo import Echo
 from modelramp.engine.queue import WorkQueue
 from modelramp.ports import ClusterError, Key
-from modelramp.routers import KINDS
 
 IDENTITY = "modelramp-operator"  # kopf would ask for the user's name, and an image's user need not have one
 RESYNC_SECONDS = 600.0  # a deletion missed by a watch is noticed at the latest then
-
-ROUTES = tuple((*route.api_version.split("/"), route.plural) for route in KINDS)  # the cluster may lack them
 
 
 class Watch:
@@ -60,8 +55,6 @@ class Watch:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(_login(self._kubeconfig))
         kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._owner_seen)
-        for route in ROUTES:
-            kopf.on.event(*route, labels={NAME_LABEL: kopf.PRESENT}, registry=registry)(self._route_seen)
         return registry
 
     async def _owner_seen(self, namespace: str, name: str, event: Any, **_: Any) -> None:
@@ -72,9 +65,6 @@ class Watch:
         else:
             self._known.add(key)
         self._queue.add_soon(key)
-
-    async def _route_seen(self, namespace: str, labels: Any, **_: Any) -> None:
-        self._queue.add_soon(Key(namespace, labels[NAME_LABEL]))
 
 
 class _NothingToCompare(kopf.MultiDiffBaseStorage):  # type: ignore[misc]  # kopf is not followed
@@ -95,8 +85,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = _NothingToCompare()
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
-    for route in ROUTES:
-        settings.watching.label_selectors[route] = NAME_LABEL
     return settings
 
 
