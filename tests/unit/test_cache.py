@@ -265,14 +265,6 @@ async def test_a_watch_that_does_not_show_a_write_is_not_trusted(monkeypatch: py
         assert names(cache, SERVICE) == ["unseen"]
 
 
-@pytest.mark.parametrize("kind", ROUTE_KINDS)
-async def test_a_write_of_what_is_not_copied_is_not_waited_for(kind: Kind) -> None:
-    async with copying(FakeServer()) as (cache, _):
-        cache.wrote(kind, "shop", "99")
-        cache.deleted(kind, ("shop", "digits"), "uid")
-        await cache.catch_up("shop")
-
-
 async def test_what_a_pass_does_to_its_objects_stays_with_it() -> None:
     server = FakeServer()
     server.put(DEPLOYMENT, "d", spec={"replicas": 2})

@@ -1,7 +1,7 @@
 """The children of all ModelDeployments in memory: a pass asks the API server for none of them.
 
 What this process wrote is always seen: a pass waits until the copies show it. What others wrote is seen a moment later,
-and wakes the object then. Routes are not copied, as a cluster may lack their kinds: each pass reads them anew.
+and wakes the object then.
 """
 
 import asyncio
@@ -48,15 +48,11 @@ class Cache:
 
     def wrote(self, kind: Kind, namespace: str, version: str) -> None:
         """This process has made something of it what it is at ``version``."""
-        if kind not in KINDS:
-            return
         reflector = self._of(kind, namespace)
         self._written[reflector] = max(int(version), self._written.get(reflector, 0))
 
     def deleted(self, kind: Kind, name: Name, uid: str) -> None:
         """This process has deleted it."""
-        if kind not in KINDS:
-            return
         self._deleted.setdefault(self._of(kind, name[0]), set()).add((name, uid))
 
     async def synced(self) -> None:

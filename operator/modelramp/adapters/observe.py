@@ -24,6 +24,8 @@ from modelramp.ports import CHILD_KINDS, Key, Kind, Object, Observation
 
 OWNER = Kind(API_VERSION, KIND)
 PAGE = 500
+COMMON = (*CHILD_KINDS, POD, REPLICA_SET)
+"""Kinds that every cluster knows."""
 
 
 async def observe(api: KubeApi, cache: Cache, key: Key) -> Observation:
@@ -37,7 +39,7 @@ async def observe(api: KubeApi, cache: Cache, key: Key) -> Observation:
         return Observation(owner=None, world=World(services=others), services=services)
     uid = owner["metadata"]["uid"]
     if _doubtful(owner, found):
-        found = dict(zip(KINDS, await asyncio.gather(*(labelled(api, kind, key) for kind in KINDS)), strict=True))
+        found = dict(zip(COMMON, await asyncio.gather(*(labelled(api, kind, key) for kind in COMMON)), strict=True))
     children = {kind: [child for child in found[kind] if _is_child(child, uid)] for kind in CHILD_KINDS}
     replica_sets = _controlled(found[REPLICA_SET], children[DEPLOYMENT])
     pods = _controlled(found[POD], replica_sets)
