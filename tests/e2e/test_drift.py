@@ -16,8 +16,8 @@ BOUND = {**QUICK, "analysis": {"objectives": {"drift": {"max": LIMIT}}}}
 
 
 @pytest.fixture(scope="module")
-def silently_worse(stage: Stage) -> int:
-    command = [sys.executable, "-m", "tests.e2e.silent", stage.mlflow]
+def silently_wrong(stage: Stage) -> int:
+    command = [sys.executable, "-m", "tests.e2e.silently_wrong", stage.mlflow]
     done = subprocess.run(command, cwd=ROOT, check=False, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return int(done.stdout.split()[-1])
@@ -27,15 +27,15 @@ def drift(status: Status) -> EvidenceStatus | None:
     return next((e for e in status.evidence if e.metric == "drift"), None)
 
 
-def test_a_silently_worse_version_is_taken_back_with_the_numbers(scene: Scene, silently_worse: int) -> None:
+def test_a_silently_worse_version_is_taken_back_with_the_numbers(scene: Scene, silently_wrong: int) -> None:
     scene.begin(1, BOUND, replicas=1)
     with scene.clients():
         begun = len(scene.world.answers)
-        scene.move(silently_worse)
+        scene.move(silently_wrong)
         status = scene.world.wait(
-            "the silently worse version rejected",
+            "the silently wrong version rejected",
             READY + CERTAIN,
-            lambda s: s.candidate is None and any(r.version == silently_worse for r in s.rejected),
+            lambda s: s.candidate is None and any(r.version == silently_wrong for r in s.rejected),
         )
         answered = {answer.version for answer in scene.world.answers[begun:]}
     rejected = status.rejected[-1]
@@ -43,7 +43,7 @@ def test_a_silently_worse_version_is_taken_back_with_the_numbers(scene: Scene, s
     assert rejected.message.startswith("drift: ")
     assert "class 0: " in rejected.message
     assert f"more than {LIMIT} with confidence" in rejected.message
-    assert answered == {1, silently_worse}
+    assert answered == {1, silently_wrong}
     assert serves(1)(status)
 
 

@@ -8,7 +8,7 @@ from examples.digits import stage as stages
 from examples.digits.kube import Body, wait
 from examples.digits.names import MODEL
 from examples.digits.story import serves
-from modelramp.api.spec import Server
+from modelramp.api.server import Server
 from modelramp.api.status import Status
 from modelramp.desired.meta import Owner
 from modelramp.desired.template import Rendering, pod_template

@@ -87,6 +87,11 @@ def test_weight_nothing_found_at_start_is_acknowledged() -> None:
     assert observed(at_start=split(5, 0)).generation == 5
 
 
+def test_a_shadow_found_at_start_is_not_acknowledged() -> None:
+    rules = {"share": 20, "tolerance": 0.01, "iou": 0.9}
+    assert observed(at_start=split(5, 0, shadow=rules)).generation == 0
+
+
 def test_a_split_that_appears_after_the_start_is_obeyed() -> None:
     assert weight(observed(split(5, 10)), START) == 10
 

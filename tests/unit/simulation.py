@@ -123,7 +123,7 @@ class SimPod:
         self.serve("shadow", theirs.service, copies - bad)
 
     def predict(self, side: str, shares: Mapping[str, float], answers: int) -> None:
-        counted = self.predicted.setdefault((self.salt if self.weight else "", side), {})
+        counted = self.predicted.setdefault((self.counted_as, side), {})
         for name, share in shares.items():
             counted[name] = counted.get(name, 0.0) + answers * share
 

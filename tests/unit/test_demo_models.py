@@ -100,7 +100,11 @@ def test_every_graph_declares_the_same_input_and_output(build: object) -> None:
     assert [(o.name, o.type) for o in running.get_outputs()] == [(OUTPUT, "tensor(int64)")]
 
 
-def test_a_bound_on_disagreement_tells_the_better_version_from_the_confused_one() -> None:
+def shares(digits: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    return np.bincount(digits, minlength=10) / len(digits)
+
+
+def test_bounds_on_disagreement_and_drift_tell_the_better_version_from_the_confused_one() -> None:
     _, held_out = split()
     fair = models.fair().predict(held_out.images)
     better, confused = (answers(session(model()), held_out.images) for model in (models.better, models.confused))
@@ -108,3 +112,5 @@ def test_a_bound_on_disagreement_tells_the_better_version_from_the_confused_one(
     assert 0.05 < np.mean(better != fair) < 0.13
     assert np.mean(confused != fair) > 0.4
     assert np.mean(confused == held_out.labels) < 0.65
+    near, far = (np.abs(shares(other) - shares(fair)).sum() / 2 for other in (better, confused))
+    assert near < 0.1 and far > 0.35

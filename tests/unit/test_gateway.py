@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from modelramp.api.routing import RouterKind
 from modelramp.api.spec import Spec
 from tests.unit.gateway_world import GATEWAY_SPEC, ROUTE, GatewayWorld
-from tests.unit.simulation import KEY, SPEC, Behaviour, Operator, run, until
+from tests.unit.simulation import KEY, SPEC, Behaviour, Killed, Operator, run, until
 from tests.unit.test_rollout import condition, story
 
 
@@ -95,6 +95,15 @@ async def test_a_version_that_fails_requests_is_taken_back_and_rejected(world: G
         ("Rejected", "AnalysisFailed", 2),
     ]
     assert world.shares() == {first: 100} and world.failed == 0
+
+
+async def test_what_fails_no_more_than_stable_does_is_promoted(world: GatewayWorld) -> None:
+    """The first look has no interval of stable's yet, whose pods are older; the candidate is not judged alone by it."""
+    world.rps = 5000.0
+    world.behaviours = {1: Behaviour(bad_rate=0.05), 2: Behaviour(bad_rate=0.05)}
+    world.aliases["prod"] = 2
+    await run(world, Operator(world), 90)
+    assert world.status["stable"]["version"] == 2, world.status["rejected"]
 
 
 async def test_the_candidates_pods_stay_until_the_gateway_has_let_go_of_them(world: GatewayWorld) -> None:
@@ -214,6 +223,20 @@ async def test_a_new_attempt_begins_with_fresh_evidence(world: GatewayWorld) -> 
     assert world.status["evidence"][0]["bad"] == 0
 
 
+async def test_other_predictions_pause_a_second_attempt_too(world: GatewayWorld) -> None:
+    """None of its pods is younger than the attempt, so all that they have counted is a baseline."""
+    world.behaviours = {1: Behaviour(classes={"0": 1.0}), 2: Behaviour(bad_rate=0.3, classes={"1": 1.0})}
+    await run(world, Operator(world), 60)
+    world.edit(rollout={"steps": [{"weight": 50, "hold": "5m"}], "onFailure": "Pause"})
+    world.aliases["prod"] = 2
+    operator = Operator(world)
+    await until(world, operator, lambda s: s["reason"] == "AnalysisFailed")
+    world.behaviours[2] = Behaviour(classes={"1": 1.0})
+    world.command("resume", f"{candidate(world)}#1")
+    await until(world, operator, lambda s: s["reason"] == "PredictionDrift")
+    assert world.status["candidate"]["attempt"] == 2
+
+
 async def test_latency_is_judged_by_what_each_side_reports(world: GatewayWorld) -> None:
     rollout = copy.deepcopy(GATEWAY_SPEC["rollout"])
     rollout["analysis"] = {"objectives": {"latency": {}}}
@@ -275,6 +298,56 @@ async def test_a_router_changed_in_mid_rollout_goes_on_from_the_same_weight(
     relayed = {pod.weight for pod in world.pods.values() if pod.revision == stable(world)}
     assert relayed == ({0} if after is GATEWAY_SPEC else {50})
     assert ((ROUTE, KEY.name) in world.children) is (after is GATEWAY_SPEC)
+
+
+async def test_the_route_of_a_router_that_is_asked_for_no_more_goes_however_the_operator_is_killed(
+    world: GatewayWorld,
+) -> None:
+    world.edit(traffic={})
+    before = len(world.writes)
+    plain = copy.deepcopy(world)
+    await run(plain, Operator(plain), 5)
+    assert "delete HTTPRoute digits" in plain.writes[before:]
+    for index in range(before, len(plain.writes)):
+        for when in ("kill_before", "kill_after"):
+            again = copy.deepcopy(world)
+            setattr(again, when, index)
+            with pytest.raises(Killed):
+                await run(again, Operator(again), 5)
+            again.kill_before = again.kill_after = None
+            await run(again, Operator(again), 5)
+            assert (ROUTE, KEY.name) not in again.children, f"{when} {plain.writes[index]}"
+
+
+async def test_a_lost_status_leaves_no_route_behind(world: GatewayWorld) -> None:
+    world.spec = SPEC
+    world.lose_status()
+    await run(world, Operator(world), 5)
+    assert (ROUTE, KEY.name) not in world.children
+
+
+async def test_a_router_changed_in_a_shadow_ends_the_copies() -> None:
+    world = GatewayWorld({**SPEC, "rollout": {**SPEC["rollout"], "steps": [{"shadow": 20, "hold": "5m"}]}})
+    operator = Operator(world)
+    await run(world, operator, 10)
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda s: s["reason"] == "Shadowing")
+    world.edit(traffic=GATEWAY_SPEC["traffic"], rollout=SPEC["rollout"])
+    await run(world, operator, 2)
+    assert [pod.shadow for pod in world.pods.values()] == [0] * len(world.pods)
+
+
+async def test_a_status_lost_in_mid_rollout_fails_no_request(world: GatewayWorld) -> None:
+    """The object is created again, and asks for another version; the Gateway has not heard of it yet."""
+    await ramping(world, 50)
+    version = candidate(world)
+    world.lose_status()
+    world.accepts, world.aliases["prod"] = False, 1
+    await run(world, Operator(world), 60)
+    assert world.failed == 0 and any(pod.revision == version for pod in world.pods.values())
+    world.accepts = True
+    await run(world, Operator(world), 10)
+    assert world.failed == 0 and not any(pod.revision == version for pod in world.pods.values())
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,19 @@ async def test_copies_are_renewed_while_the_shadow_is_held() -> None:
     assert shadowing(world.status) and any(pod.shadow == 20 for pod in world.pods.values())
 
 
+async def test_drift_waits_for_the_first_weight() -> None:
+    """Stable's pods count what they predict in a shadow too; nobody counts what the candidate does there."""
+    analysis = {"objectives": {"drift": {"max": 0.2}}}
+    world, operator = await serving(spec(steps=[{"shadow": 20, "hold": "2m"}, {"weight": 50}], analysis=analysis))
+    world.behaviours |= {1: Behaviour(classes={"0": 1.0}), 2: Behaviour(classes={"1": 1.0})}
+    await until(world, operator, shadowing)
+    await run(world, operator, 60)
+    assert shadowing(world.status) and evidence(world, "drift")["verdict"] == "Inconclusive"
+    assert evidence(world, "drift")["stableRequests"] > 1000 and evidence(world, "drift")["requests"] == 0
+    await until(world, operator, rejected)
+    assert world.status["rejected"][0]["message"].startswith("drift: ")
+
+
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from modelramp.api.spec import Server
+from modelramp.api.server import Server
 from modelramp.desired.meta import Owner
 from modelramp.desired.template import Rendering, pod_template
 from modelramp.domain.world import ModelVersion

@@ -1,6 +1,7 @@
 """What one pass sees: the ModelDeployment, what carries its label, and proof that it is its own.
 
-The ModelDeployment is read from the API server, since its status decides what happens next; the rest from the cache.
+The ModelDeployment is read from the API server, since its status decides what happens next; the rest from the cache,
+but where a copy that is too old would do harm (``_doubtful``).
 
 A label is a claim that anybody may make; the chain of controller ownerReferences is what counts. Children without any
 controller are reported too if they say that Modelramp manages them: that is what ``kubectl delete --cascade=orphan``
@@ -14,7 +15,7 @@ from dataclasses import replace
 from modelramp.adapters import other_services, translate
 from modelramp.adapters.cache import KINDS, POD, REPLICA_SET, Cache
 from modelramp.adapters.kube_api import KubeApi, path_of
-from modelramp.adapters.routes import about, routes
+from modelramp.adapters.routes import about, labelled, routes
 from modelramp.adapters.translate import DEPLOYMENT, SERVICE
 from modelramp.api import API_VERSION, KIND, PLURAL
 from modelramp.desired.meta import MANAGED_BY
@@ -23,6 +24,8 @@ from modelramp.ports import CHILD_KINDS, Key, Kind, Object, Observation
 
 OWNER = Kind(API_VERSION, KIND)
 PAGE = 500
+COMMON = (*CHILD_KINDS, POD, REPLICA_SET)
+"""Kinds that every cluster knows."""
 
 
 async def observe(api: KubeApi, cache: Cache, key: Key) -> Observation:
@@ -35,6 +38,8 @@ async def observe(api: KubeApi, cache: Cache, key: Key) -> Observation:
     if owner is None:
         return Observation(owner=None, world=World(services=others), services=services)
     uid = owner["metadata"]["uid"]
+    if _doubtful(owner, found):
+        found = dict(zip(COMMON, await asyncio.gather(*(labelled(api, kind, key) for kind in COMMON)), strict=True))
     children = {kind: [child for child in found[kind] if _is_child(child, uid)] for kind in CHILD_KINDS}
     replica_sets = _controlled(found[REPLICA_SET], children[DEPLOYMENT])
     pods = _controlled(found[POD], replica_sets)
@@ -53,13 +58,25 @@ async def observe(api: KubeApi, cache: Cache, key: Key) -> Observation:
     return Observation(owner, world, children | own_routes, services)
 
 
+def _doubtful(owner: Object, found: Mapping[Kind, Sequence[Object]]) -> bool:
+    """Another owner's children may be orphans by now, and one of them what serves. And beside a candidate, which stands
+    in for a stable without ready pods, none is believed to be so because of a watch that has died."""
+    uid, status = owner["metadata"]["uid"], owner.get("status", {})
+    if any(controller_uid(child) not in (None, uid) for kind in CHILD_KINDS for child in found[kind]):
+        return True
+    if not (status.get("stable") and status.get("candidate")):
+        return False
+    pods = map(translate.pod, found[POD])
+    return not any(pod.ready and pod.revision == status["stable"]["revision"] for pod in pods)
+
+
 async def _others(api: KubeApi, key: Key, owner: Object | None, found: Mapping[Kind, Sequence[Object]]) -> list[Object]:
     """Services that are to be taken over, or have been; none where the owner goes and its pods stay. Read anew, for the
     cache does not keep who has changed them."""
     going = owner is None or "deletionTimestamp" in owner["metadata"]
-    if going and other_services.stays(owner, found[DEPLOYMENT]):
-        return []
     names = {it["metadata"]["name"] for it in found[SERVICE] if other_services.is_taken(it, key.name)}
+    if going and names and other_services.stays(owner, await labelled(api, DEPLOYMENT, key)):
+        return []
     if not going and (wanted := other_services.wanted(owner)):
         names.add(wanted)
     read = await asyncio.gather(*(api.find(path_of(SERVICE, key.namespace, name)) for name in sorted(names)))

@@ -59,3 +59,5 @@ def cel(*rules: tuple[str, str]) -> dict[str, Any]:
 
 
 OPEN_OBJECT: dict[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+OpenObject = Annotated[dict[str, Any], WithJsonSchema(OPEN_OBJECT)]
+OpenList = Annotated[list[dict[str, Any]], WithJsonSchema({"type": "array", "maxItems": 100, "items": OPEN_OBJECT})]

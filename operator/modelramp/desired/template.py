@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from modelramp.api.spec import Device, Runtime, Server
+from modelramp.api.server import Device, Runtime, Server
 from modelramp.desired.meta import PORT, SPLIT_ANNOTATION, Body, Owner
 from modelramp.domain.world import ModelVersion
 

@@ -64,8 +64,8 @@ def judged(asked: Drift) -> bool:
 
 
 def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float, asked: Drift) -> EvidenceStatus | None:
-    """The evidence after this look. None where nothing is asked, and where no answer has a class and nothing needs
-    one."""
+    """The evidence after this look. None where nothing is asked, and where no pod knows of a class and nothing needs
+    one: there is nothing to remember either."""
     if not asked.enabled:
         return None
     memory = Memory.load(before.state if before else "")
@@ -73,10 +73,11 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float, 
     candidate = {container: counts.candidate_classes for container, counts in tally.counters.items()}
     stable = {container: counts.stable_classes for container, counts in tally.counters.items()}
     comparison = memory.comparison if memory.limit == limit else Comparison()
+    classes = any([*memory.candidate.values(), *memory.stable.values(), *candidate.values(), *stable.values()])
+    if not judged(asked) and not classes:
+        return None
     fresh = fresh_of(memory.candidate, candidate, tally.born), fresh_of(memory.stable, stable, tally.born)
     comparison = comparison.add(*fresh)
-    if not judged(asked) and not comparison.candidate.answers + comparison.stable.answers:
-        return None
     names = {pod.name for pod in turn.world.pods}
     kept = [
         {container: counts for container, counts in each.items() if container.partition("@")[0] in names}

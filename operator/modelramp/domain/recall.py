@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from modelramp.api.status import MAX_REJECTED, Phase, Rejected, StableStatus
+from modelramp.api.status import MAX_REJECTED, Draining, Phase, Rejected, StableStatus
 from modelramp.domain.moves import LONGEST_BACK_OFF, SHORTEST_DRAIN
 from modelramp.domain.turn import Turn
 
@@ -43,7 +43,8 @@ def _ahead(part: BaseModel, now: datetime) -> list[str]:
 
 def adopt(turn: Turn) -> None:
     """With its status lost (re-created after an orphaning delete, restored from a backup), the object takes as
-    stable what the main Service selects, and still knows what was rejected."""
+    stable what the main Service selects, and still knows what was rejected. Whatever else runs may have had a share:
+    it goes when nobody sends it requests any more."""
     if turn.status.observed_generation >= 0 or turn.status.stable is not None:
         return
     revisions = turn.world.revisions
@@ -52,15 +53,18 @@ def adopt(turn: Turn) -> None:
         for r in sorted(revisions.values(), key=lambda r: r.ordinal)
         if r.rejected
     ]
-    generation = max((_generation(pod.split) for pod in turn.world.pods), default=0)
+    generation = 1 + max((_generation(pod.split) for pod in turn.world.pods), default=0)
     traffic = turn.status.traffic.model_copy(update={"generation": generation})
     taken = {command.verb: command.value for command in turn.snap.commands}  # before the status was lost, perhaps
     turn.set(rejected=rejected[-MAX_REJECTED:], traffic=traffic, commands=taken)
     selected = revisions.get(turn.world.selected or "")
     if selected is None:
         return
+    until = turn.now + SHORTEST_DRAIN
+    others = sorted(turn.world.workloads.keys() - {selected.hash})
     turn.set(
         stable=StableStatus(revision=selected.hash, version=selected.model.version, since=turn.now),
+        draining=[Draining(revision=revision, until=until, generation=generation) for revision in others],
     )
     turn.enter(Phase.STABLE)
     message = f"version {selected.model.version} (revision {selected.hash}) was serving and serves on"

@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Any
 
-from modelramp.api.spec import Server
+from modelramp.api.server import Server
 from modelramp.domain.world import ModelVersion
 
 

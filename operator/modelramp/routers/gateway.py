@@ -88,8 +88,9 @@ class Gateway:
         return tuple(side.revision for side in sides if side)
 
     def tally(self, turn: Turn) -> Tally:
-        """Pods count for as long as they live, so those that are older than the attempt begin with a baseline. While a
-        side does not tell, nothing is taken over, and the deaths of that time count at the next look."""
+        """Pods count for as long as they live, so the first look is a baseline of all of them, and a later one of those
+        that are older than the attempt: no look has one side's requests without the other's. While a side does not
+        tell, nothing is taken over, and the deaths of that time count at the next look."""
         stables, candidates = turn.world.pods_of(turn.stable_revision), turn.world.pods_of(turn.candidate.revision)
         stable, candidate = _told(stables), _told(candidates)
         if not (stable and candidate):
@@ -100,7 +101,8 @@ class Gateway:
             **{f"{pod.name}@deaths": SplitCounts(stable_bad=pod.restarts) for pod in stables},
             **{f"{pod.name}@deaths": SplitCounts(candidate_bad=pod.restarts) for pod in candidates},
         }
-        return Tally(stable, counters, _born((*stable, *candidate), turn.candidate.started_at), missing=False)
+        born = _born((*stable, *candidate), turn.candidate.started_at) if turn.status.evidence else set()
+        return Tally(stable, counters, born, missing=False)
 
     # By what objects and annotations does it come to hold it?
 
@@ -210,7 +212,9 @@ def _born(pods: Iterable[Pod], attempt: datetime) -> set[str]:
 
 
 def _relays(pod: Pod) -> bool:
-    return bool(pod.split) and '"weight":0' not in pod.split and not hands_over(pod)
+    """Requests, or copies of them."""
+    idle = '"weight":0' in pod.split and '"shadow":' not in pod.split
+    return bool(pod.split) and not idle and not hands_over(pod)
 
 
 ROUTER = Gateway()

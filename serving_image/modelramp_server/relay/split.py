@@ -102,8 +102,9 @@ class SplitState:
 
     @property
     def generation(self) -> int:
-        """The generation acted on. 0: none, or one found at start that is not obeyed (its weight is above 0)."""
+        """The generation acted on. 0: none, or one found at start that is not obeyed (it hands over or copies)."""
         if self._split is None or not self._readable:
             return 0
-        disobeyed = self._found_at_start and not self._split.hand_over and self._split.weight > 0
+        asks = self._split.weight > 0 or self._split.shadow is not None
+        disobeyed = self._found_at_start and not self._split.hand_over and asks
         return 0 if disobeyed else self._split.generation
