@@ -36,7 +36,7 @@ from modelramp.routers import router_of
 logger = logging.getLogger(__name__)
 
 VERBS_PREFIX = f"{GROUP}/"
-ANSWER_SECONDS = 2.0  # in which a registry answers as a rule, and nothing is said of a new object
+ANSWER_SECONDS = 5.0  # in which a registry answers as a rule, and nothing is said of a new object
 
 
 @dataclass(frozen=True)
