@@ -3,7 +3,7 @@
 Objects travel as plain dicts in the API server's JSON form.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -112,6 +112,10 @@ class Registry(Protocol):
 
     async def version(self, name: str, version: int) -> ModelVersion | None:
         """One version, or None if the registry has none such."""
+        ...
+
+    async def versions(self, wanted: Collection[tuple[str, int]]) -> Sequence[ModelVersion]:
+        """Of versions by model and number, those that few requests can tell; any other is to be asked for alone."""
         ...
 
     async def metrics(self, name: str, version: int) -> Mapping[str, float]:

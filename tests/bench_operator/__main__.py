@@ -29,12 +29,13 @@ from tests.integration.operator_process import ROOT
 
 from . import registry, report, stage
 from .pods import Pods
+from .statuses import Statuses
 
 OUTCOME = ROOT / ".demo" / "bench-operator.json"
 INSIDE = "--inside"
 TEAMS = 10
 AT_ONCE = 16
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 0.5
 POLL_INTERVAL = 15
 PATIENCE = 1800.0
 HOLDS = {"steps": [{"weight": 10, "hold": "10s"}, {"weight": 50, "hold": "10s"}], "bake": "10s"}
@@ -83,14 +84,14 @@ async def measure(objects: int, rest_seconds: int, profile: Path | None) -> dict
         try:
             await stage.register_nodes(api)
             pods = Pods(api)
-            async with pods.answering():
+            async with pods.answering(), Statuses(api) as statuses:
                 token = await stage.token_of_operator(api)
                 settings = {"registries": {"default": {"uri": mlflow.uri}}, "pollInterval": f"{POLL_INTERVAL}s"}
                 operator = stack.enter_context(stage.operator(folder, token, kubeconfig, profile, **settings))
                 async with asyncio.timeout(stage.START_SECONDS):
                     while not operator.leads():  # noqa: ASYNC110, another process sets no asyncio.Event
                         await asyncio.sleep(0.2)
-                run = Run(api, operator, objects)
+                run = Run(api, operator, statuses, objects)
                 settle = await run.settle()
                 rest = await run.rest(mlflow, rest_seconds)
                 say("moving all aliases to version 2")
@@ -105,8 +106,8 @@ async def measure(objects: int, rest_seconds: int, profile: Path | None) -> dict
 class Run:
     """The phases, each with what it cost."""
 
-    def __init__(self, api: KubeApi, operator: stage.Operator, objects: int) -> None:
-        self._api, self._operator, self._objects = api, operator, objects
+    def __init__(self, api: KubeApi, operator: stage.Operator, statuses: Statuses, objects: int) -> None:
+        self._api, self._operator, self._statuses, self._objects = api, operator, statuses, objects
 
     async def settle(self) -> dict[str, Any]:
         """From the first object made to the last one stable and served."""
@@ -162,8 +163,7 @@ class Run:
         shown = 0.0
         async with asyncio.timeout(PATIENCE):
             while True:
-                listed = await self._api.read(f"/apis/{OWNER.api_version}/modeldeployments", {"resourceVersion": "0"})
-                count = sum(done(item.get("status", {})) for item in listed["items"])
+                count = self._statuses.count(done)
                 if count == self._objects:
                     say(f"{count} of {self._objects} after {cost.seconds():.0f} s")
                     return

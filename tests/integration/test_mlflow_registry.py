@@ -58,7 +58,9 @@ async def test_one_poll_for_two_hundred_objects_is_at_most_two_requests(
     refs = {Key("shop", f"object-{n}"): ModelRef(name=f"model-{n:04d}", alias="prod") for n in range(200)}
     for key, ref in refs.items():
         assert registries.resolve(key, ref) is None
+    before = server.served()
     await registries._poll("default", 0.0)
+    assert server.served() - before <= 8  # not one for each version
     resolved = [registries.resolve(key, ref) for key, ref in refs.items()]
     assert [answer.model.name for answer in resolved if isinstance(answer, Resolved)] == [r.name for r in refs.values()]
     before = server.served()
@@ -72,6 +74,12 @@ async def test_a_version_is_told_with_what_identifies_it(registry: MlflowRegistr
     assert (version.registry, version.name, version.version) == ("default", "model-0007", 1)
     assert (version.run_id, version.source) == ("run-7", "s3://models/7")
     assert version.created > 1_700_000_000_000
+
+
+async def test_versions_asked_for_together_are_told_as_if_asked_for_alone(registry: MlflowRegistry) -> None:
+    wanted = [("model-0007", 1), ("model-0008", 1), ("model-0009", 99), ("model-0999", 99), ("no such model", 1)]
+    found = await registry.versions(wanted)
+    assert sorted(found, key=lambda it: it.name) == [await registry.version(*it) for it in wanted[:2]]
 
 
 @pytest.mark.parametrize(("name", "number"), [("model-0007", 99), ("model-0999", 1), ("no such model", 1)])

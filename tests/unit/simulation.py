@@ -7,7 +7,7 @@ import copy
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -478,6 +478,9 @@ class SimulatedWorld:
         if version in self.deleted_versions:
             return None
         return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", created)
+
+    async def versions(self, wanted: Collection[tuple[str, int]]) -> Sequence[ModelVersion]:
+        return []
 
     async def metrics(self, name: str, version: int) -> Mapping[str, float]:
         return self._told(self.metrics_of, "metrics", version)

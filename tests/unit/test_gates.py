@@ -391,3 +391,15 @@ async def test_a_gate_that_waits_is_asked_again_by_the_clock_and_one_that_passes
     for passed in (2, 3):
         assert await operator.step() == 0.0
         assert [state for state, _ in gates(world).values()].count("Passed") == passed
+
+
+@pytest.mark.parametrize("example", [True, False])
+async def test_an_attempt_begins_with_its_gates_listed_and_tells_once_that_they_have_passed(example: bool) -> None:
+    world = SimulatedWorld(spec(smoke={"example": example}))
+    operator = Operator(world)
+    while "candidate" not in world.status:
+        await operator.step()
+    listed = {name: state for name, (state, _) in gates(world).items()}
+    assert listed == {"inputs": "Passed"} | ({"smoke example": "Waiting"} if example else {})
+    await run(world, operator, 10)
+    assert told(world) == ["CandidateStarted", "GatePassed", "Promoted"]

@@ -129,6 +129,9 @@ class OtherRegistry:
     async def search(self) -> Sequence[RegisteredModel]:
         return [RegisteredModel("digits", {"prod": 1}, 5)]
 
+    async def versions(self, wanted: Any) -> Any:
+        return []
+
     async def version(self, name: str, version: int) -> Any:
         found = await self.world.version(name, version)
         return found and type(found)("other", name, version, "run", "s3://other", 6)

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from modelramp.domain.world import Fault
+from modelramp.engine.reconcile import ANSWER_SECONDS
 from modelramp.ports import Kind
-from tests.unit.simulation import KEY, SPEC, Behaviour, Operator, SimulatedWorld, run
+from tests.unit.simulation import KEY, SPEC, Behaviour, Operator, SimulatedWorld, run, serves, serving, until
 
 
 @pytest.fixture
@@ -213,3 +214,38 @@ async def test_a_restart_writes_nothing_and_what_somebody_changed_is_put_back(wo
     await run(world, Operator(world), 5)
     assert world.writes[before:] == [f"apply Service {KEY.name}"]
     assert world.children[Kind("v1", "Service"), KEY.name]["spec"]["ports"][0]["port"] == 80
+
+
+async def test_the_first_revision_takes_no_more_writes_than_this() -> None:
+    world = SimulatedWorld(SPEC)
+    await run(world, Operator(world), 20)
+    name = f"digits-{world.status['stable']['revision']}"
+    assert world.writes == [
+        "status Pending Starting",
+        f"apply ControllerRevision {name}",
+        f"apply Deployment {name}",
+        f"apply Service {name}",
+        f"scale {name} 2",
+        "status Stable Serving",
+        "apply Service digits",
+        "apply PodDisruptionBudget digits",
+    ]
+
+
+async def test_a_registry_that_does_not_answer_at_once_is_told_and_waited_for() -> None:
+    world = SimulatedWorld(SPEC)
+    operator = Operator(world)
+    assert await operator.reconciler.reconcile(KEY) == ANSWER_SECONDS
+    assert world.writes == []
+    await operator.reconciler.reconcile(KEY)
+    assert (world.status["phase"], world.status["reason"]) == ("Pending", "Resolving")
+    await until(world, operator, serves(1))
+
+
+async def test_after_a_restart_what_is_under_way_waits_for_no_registry() -> None:
+    world, operator = await serving(SPEC)
+    await until(world, operator, lambda status: status["reason"] == "Holding")
+    generation = world.status["traffic"]["generation"]
+    world.tick(60)
+    await Operator(world).reconciler.reconcile(KEY)
+    assert world.status["traffic"]["generation"] > generation

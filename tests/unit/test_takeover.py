@@ -78,7 +78,7 @@ async def test_it_is_taken_over_once_stable_can_answer_everybody() -> None:
 
 async def test_while_stable_starts_it_says_what_it_waits_for() -> None:
     world, operator = begun()
-    await operator.step()
+    await run(world, operator, 1)
     standing = condition(world, "ServiceNotAdopted")
     assert standing is not None and standing["reason"] == "StableNotReady"
 

@@ -8,11 +8,12 @@ of the operator's memory, and reads some of its limits from the environment whil
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote_plus, urlsplit, urlunsplit
 
 import requests
 
@@ -25,6 +26,8 @@ REQUEST_SECONDS = 10
 CALL_SECONDS = 30.0
 PAGE = 1000  # models, MLflow's largest
 MOST_PAGES = 100
+LONGEST_LIST = 2000  # bytes of names in one request's line, of which some servers and proxies take 4 KiB only
+UNQUOTABLE = frozenset("'\"\\")
 DIGEST_TAG = "modelramp.digest"
 LONGEST_CAUSE = 300
 
@@ -54,6 +57,13 @@ class MlflowRegistry:
 
     async def version(self, name: str, version: int) -> ModelVersion | None:
         return await self._call(f"version {version} of model {name!r}", lambda: self._version(name, version))
+
+    async def versions(self, wanted: Collection[tuple[str, int]]) -> Sequence[ModelVersion]:
+        found: list[ModelVersion] = []
+        for having in searches(wanted):
+            found += await self._call("search of versions", partial(self._having, having))
+        asked = set(wanted)
+        return [version for version in found if (version.name, version.version) in asked]
 
     async def metrics(self, name: str, version: int) -> Mapping[str, float]:
         what = f"metrics of the run of version {version} of model {name!r}"
@@ -118,12 +128,22 @@ class MlflowRegistry:
 
     def _version(self, name: str, version: int) -> ModelVersion | None:
         found = self._found(name, version)
-        if found is None:
-            return None
+        return self._told(found) if found is not None else None
+
+    def _having(self, having: str) -> list[ModelVersion]:
+        """Every search here has fewer answers than a page holds. An MLflow that knows no lists of names refuses it."""
+        try:
+            return [self._told(it) for it in self._models.search_model_versions(having, max_results=PAGE)]
+        except Exception as error:
+            if _says(error, "INVALID_PARAMETER_VALUE"):
+                return []
+            raise
+
+    def _told(self, found: Any) -> ModelVersion:
         return ModelVersion(
             registry=self._name,
-            name=name,
-            version=version,
+            name=found.name,
+            version=int(found.version),
             run_id=found.run_id or "",
             source=found.source or "",
             created=int(found.creation_timestamp or 0),
@@ -185,6 +205,29 @@ class MlflowRegistry:
         return said[:LONGEST_CAUSE] or type(error).__name__
 
 
+def searches(wanted: Iterable[tuple[str, int]]) -> Iterator[str]:
+    """Filters that find the versions of several models each. MLflow lists names, not numbers; a model that is alone
+    with its number, or whose name can't be quoted, is in none of them."""
+    names: defaultdict[int, list[str]] = defaultdict(list)
+    for name, number in wanted:
+        if not UNQUOTABLE & set(name):
+            names[number].append(f"'{name}'")
+    for number, quoted in names.items():
+        for some in _lists(quoted):
+            if len(some) > 1:
+                yield f"version_number = {number} AND name IN ({', '.join(some)})"
+
+
+def _lists(quoted: Sequence[str]) -> Iterator[list[str]]:
+    some: list[str] = []
+    for name in quoted:
+        if len(quote_plus(", ".join([*some, name]))) > LONGEST_LIST and some:
+            yield some
+            some = []
+        some.append(name)
+    yield some
+
+
 def without_credentials(uri: str) -> str:
     """The address as it may be shown: without user, password, query."""
     parts = urlsplit(uri)
@@ -206,15 +249,17 @@ def _unless_missing(call: Callable[[], Any]) -> Any:
 
 
 def _says_missing(error: Exception) -> bool:
-    """Whether MLflow itself says, in JSON, that there is no such thing; stores differ in how they say it."""
+    """Whether MLflow itself says that there is no such thing; stores differ in how they say it."""
+    return _says(error, "RESOURCE_DOES_NOT_EXIST", "NOT_FOUND") or (
+        _says(error, "INVALID_PARAMETER_VALUE") and "not found" in str(error).lower()
+    )
+
+
+def _says(error: Exception, *codes: str) -> bool:
+    """Whether MLflow itself says one of these, in JSON."""
     from mlflow.exceptions import RestException
 
-    if not isinstance(error, RestException):
-        return False
-    code = error.error_code
-    return code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND") or (
-        code == "INVALID_PARAMETER_VALUE" and "not found" in str(error).lower()
-    )
+    return isinstance(error, RestException) and error.error_code in codes
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

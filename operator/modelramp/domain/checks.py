@@ -127,7 +127,7 @@ def _starting(turn: Turn, size: int) -> None:
     ready = turn.world.ready(candidate.revision)
     message = f"{ready} of {size} pods became ready in {deadline.total_seconds():.0f} s"
     if not turn.over(since, deadline):
-        turn.say("Starting", f"version {candidate.version}: {ready} of {size} pods are ready")
+        moves.starting(turn, size)
     elif turn.status.phase is Phase.GATING:
         fail(turn, "ProgressDeadlineExceeded", message)
     else:

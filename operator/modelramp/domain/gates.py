@@ -99,18 +99,11 @@ def failed(turn: Turn) -> bool:
     answer for, is kept from serving instead, and asked again. What served before needs no gates."""
     if turn.candidate.direct:
         return False
-    before = list(turn.candidate.gates)
     if resting(turn.snap):
-        shut = next(gate for gate in before if gate.state is GateState.FAILED)
+        shut = next(gate for gate in turn.candidate.gates if gate.state is GateState.FAILED)
         _hold(turn, shut.reason, f"gate {shut.name}: {shut.message}")
         return True
-    kept = {gate.hash: gate for gate in before if gate.state is GateState.PASSED}
-    now = [kept.get(gate.hash) or _judged(turn, gate) for gate in listed(turn.snap.spec.rollout.gates)]
-    turn.set(candidate=turn.candidate.model_copy(update={"gates": now}))
-    if any(gate.state is GateState.PASSED and gate.hash not in kept for gate in now):
-        turn.wake_in(NO_TIME)
-        if all(gate.state is GateState.PASSED for gate in now):
-            turn.tell("GatePassed", f"version {turn.candidate.version}: {', '.join(gate.name for gate in now)}")
+    now = _take(turn)
     wrong = next((gate for gate in now if gate.state is GateState.FAILED), None)
     if wrong is None:
         return False
@@ -121,6 +114,24 @@ def failed(turn: Turn) -> bool:
         turn.set(candidate=turn.candidate.model_copy(update={"asked_at": turn.now}))
         _hold(turn, wrong.reason, message)
     return True
+
+
+def begun(turn: Turn) -> None:
+    """Lists them in the very status that begins an attempt, with the answers of those for which nothing is asked."""
+    if not turn.candidate.direct:
+        _take(turn)
+
+
+def _take(turn: Turn) -> list[GateStatus]:
+    """The answers into status; a gate that has passed is not asked again."""
+    kept = {gate.hash: gate for gate in turn.candidate.gates if gate.state is GateState.PASSED}
+    now = [kept.get(gate.hash) or _judged(turn, gate) for gate in listed(turn.snap.spec.rollout.gates)]
+    turn.set(candidate=turn.candidate.model_copy(update={"gates": now}))
+    if any(gate.state is GateState.PASSED and gate.hash not in kept for gate in now):
+        turn.wake_in(NO_TIME)
+        if all(gate.state is GateState.PASSED for gate in now):
+            turn.tell("GatePassed", f"version {turn.candidate.version}: {', '.join(gate.name for gate in now)}")
+    return now
 
 
 def waiting(turn: Turn) -> bool:

@@ -19,7 +19,7 @@ from modelramp.domain import analysis, drift
 from modelramp.domain.approval import STEP_PAUSES
 from modelramp.domain.share import Share, held, in_hand, wanted
 from modelramp.domain.snapshot import Target
-from modelramp.domain.traffic import FULL, POLL, salt, set_weight
+from modelramp.domain.traffic import FULL, POLL, candidate_size, salt, set_weight
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Unreachable, Unresolved
 
@@ -63,8 +63,15 @@ def begin(turn: Turn, target: Target, phase: Phase, why: Cause | None = None) ->
     turn.set(candidate=candidate, step=None, evidence=[], draining=draining, guard=None, queued_at=None)
     instead = f" beside version {status.stable.version}" if status.stable else ""
     turn.record_candidate("CandidateStarted", candidate.cause.value, f"starting version {target.version}{instead}")
-    turn.say("Starting", f"starting version {target.version}")
+    starting(turn, candidate_size(turn.snap.spec, turn.status))
     turn.enter(phase)
+
+
+def starting(turn: Turn, size: int) -> None:
+    """Pods start, and nothing is wrong but, perhaps, the time that it takes."""
+    candidate = turn.candidate
+    ready = turn.world.ready(candidate.revision)
+    turn.say("Starting", f"version {candidate.version}: {ready} of {size} pods are ready")
 
 
 def came_back(turn: Turn, revision: str) -> bool:

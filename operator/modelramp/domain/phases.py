@@ -46,7 +46,8 @@ def pending(turn: Turn) -> None:
     if turn.world.foreign:
         return turn.say("NameConflict", f"{turn.world.foreign} exists and is not ours: rename one of the two")
     if target is not None and (candidate is None or candidate.revision != target.revision):
-        return begin(turn, target, Phase.PENDING)
+        begin(turn, target, Phase.PENDING)
+        return gates.begun(turn)
     if candidate is None:
         return unresolved(turn)
     if gates.failed(turn):
@@ -84,6 +85,7 @@ def stable(turn: Turn) -> None:
         return turn.say("BackOff", back_off.message)
     if came_back(turn, target.revision) or may_begin(turn):
         begin(turn, target, Phase.GATING)
+        gates.begun(turn)
 
 
 # On the way

@@ -17,6 +17,7 @@ from modelramp.engine.queue import WorkQueue
 from modelramp.ports import ClusterError, Key
 
 IDENTITY = "modelramp-operator"  # kopf would ask for the user's name, and an image's user need not have one
+WORKER_SECONDS = 0.5  # kopf has a task per object that idles for so long, and holds the object's last event, parsed
 RESYNC_SECONDS = 600.0  # a deletion missed by a watch is noticed at the latest then
 
 
@@ -83,6 +84,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True  # the kinds are known, and looking for new CRDs needs cluster-wide rights
     settings.peering.standalone = True
     settings.persistence.diffbase_storage = _NothingToCompare()
+    settings.queueing.idle_timeout = WORKER_SECONDS
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
     return settings

@@ -1,7 +1,7 @@
 """The operator's own metrics, for Prometheus: passes, rollouts, decisions, registries, writes."""
 
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -133,6 +133,9 @@ class MeasuredRegistry:
 
     async def version(self, name: str, version: int) -> ModelVersion | None:
         return await self._counted(self._inner.version(name, version))
+
+    async def versions(self, wanted: Collection[tuple[str, int]]) -> Sequence[ModelVersion]:
+        return await self._counted(self._inner.versions(wanted))
 
     async def metrics(self, name: str, version: int) -> Mapping[str, float]:
         return await self._counted(self._inner.metrics(name, version))

@@ -37,6 +37,7 @@ from modelramp.routers import router_of
 logger = logging.getLogger(__name__)
 
 VERBS_PREFIX = f"{GROUP}/"
+ANSWER_SECONDS = 5.0  # in which a registry answers as a rule, and nothing is said of a new object
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ class Reconciler:
             self._fleet.forget(key)
             await self._cluster.emit(seen.owner, Event("Warning", "InvalidSpec", summary(error)))
             return None
+        new = key not in self._uids and "phase" not in seen.owner.get("status", {})
         self._uids[key] = seen.owner["metadata"]["uid"]
+        if new and self._registries.resolve(key, spec.model) is None:
+            return ANSWER_SECONDS
         return await self._pass(key, seen, seen.owner, spec)
 
     async def _pass(self, key: Key, seen: Observation, body: Object, spec: Spec) -> float | None:

@@ -16,6 +16,7 @@ from modelramp.ports import Clock, Key, RegisteredModel, Registry, RegistryError
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 4  # requests to one registry
+TOGETHER = 500  # versions that it is asked for at a time
 FACT_SECONDS = 15.0  # passes in quick succession ask once
 NUDGE_SECONDS = 0.5  # at least between two searches, however often somebody says that something has changed
 
@@ -149,11 +150,13 @@ class Registries:
         view = self._views[name]
         if self._clock.monotonic() >= view.due(interval):
             await self._search(name, view)
+        await self._learn(name, view, wanted)
         line = iter(wanted.items())
         await asyncio.gather(*(self._tell(name, view, line) for _ in range(AT_ONCE)))
 
     async def _tell(self, name: str, view: _View, line: Iterator[tuple[Key, ModelRef]]) -> None:
-        """Serves those in line, one after the other; several share the line, as a version new to us is a request."""
+        """Serves those in line, one after the other; several share the line, as a version to be asked for alone is a
+        request."""
         for key, ref in line:
             answer = await self._answer(name, view, key, ref)
             self._moved = self._clock.monotonic()
@@ -181,7 +184,23 @@ class Registries:
             key: known for key, known in self._versions.items() if key[0] != name or key[1] not in born_anew
         }
 
+    async def _learn(self, name: str, view: _View, wanted: Mapping[Key, ModelRef]) -> None:
+        """Versions that are new to us, many at a time. What this does not tell is asked for alone."""
+        meant = {(ref.name, self._meant(name, view, key, ref)) for key, ref in wanted.items()}
+        numbers = ((model, number) for model, number in meant if isinstance(number, int))
+        new = sorted(it for it in numbers if (name, *it) not in self._versions)
+        with contextlib.suppress(RegistryError):
+            for first in range(0, len(new), TOGETHER):
+                for found in await self._adapters[name].versions(new[first : first + TOGETHER]):
+                    self._versions[name, found.name, found.version] = found
+                self._moved = self._clock.monotonic()
+
     async def _answer(self, name: str, view: _View, key: Key, ref: ModelRef) -> Resolution:
+        meant = self._meant(name, view, key, ref)
+        return await self._version(name, ref.name, meant) if isinstance(meant, int) else meant
+
+    def _meant(self, name: str, view: _View, key: Key, ref: ModelRef) -> int | Unresolved | Unreachable:
+        """The number of the version that is meant, or why there is none."""
         refused = refusal(self._configs, key, ref)
         if refused is not None:
             return refused
@@ -197,7 +216,7 @@ class Registries:
             there = ", ".join(sorted(model.aliases)) or "none"
             message = f"model {ref.name!r} has no alias {ref.alias!r} (it has: {there}); set it in registry {name}"
             return Unresolved("AliasNotFound", message)
-        return await self._version(name, ref.name, number)
+        return number
 
     async def _version(self, registry: str, model: str, number: int) -> Resolution:
         known = self._versions.get((registry, model, number))
