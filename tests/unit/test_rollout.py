@@ -234,6 +234,7 @@ async def test_the_first_revision_takes_no_more_writes_than_this() -> None:
 
 async def test_a_registry_that_does_not_answer_at_once_is_told_and_waited_for() -> None:
     world = SimulatedWorld(SPEC)
+    world.status["phase"] = "Pending"  # the schema's default
     operator = Operator(world)
     assert await operator.reconciler.reconcile(KEY) == ANSWER_SECONDS
     assert world.writes == []

@@ -97,7 +97,7 @@ class Reconciler:
             self._fleet.forget(key)
             await self._cluster.emit(seen.owner, Event("Warning", "InvalidSpec", summary(error)))
             return None
-        new = key not in self._uids and "phase" not in seen.owner.get("status", {})
+        new = key not in self._uids and read_status(seen.owner) == Status()
         self._uids[key] = seen.owner["metadata"]["uid"]
         if new and self._registries.resolve(key, spec.model) is None:
             return ANSWER_SECONDS
