@@ -68,7 +68,7 @@ class Stage:
         urllib.request.urlopen(request, timeout=30).close()
 
 
-def prepare(say: Callable[[str], None]) -> Stage:
+def prepare(say: Callable[[str], None], registries: Body = REGISTRIES) -> Stage:
     """Bring all of it up; what stands already is kept, but for the demo's own namespace. Raises StageFailed,
     kube.Unready."""
     say("cluster and images")
@@ -78,7 +78,7 @@ def prepare(say: Callable[[str], None]) -> Stage:
     namespace, *registry = documents(HERE / "mlflow.yaml")
     kube.fresh_namespace(namespace)
     kube.apply(registry)
-    install(kube, registries=REGISTRIES)
+    install(kube, registries=registries)
     stage = present()
     say("training versions 1 to 4, and registering them")
     _run([sys.executable, "-m", "examples.digits.train", stage.mlflow, str(IMAGES)])

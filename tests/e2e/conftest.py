@@ -18,7 +18,7 @@ import pytest
 from examples.digits import stage as stages
 from examples.digits.kube import Body
 from examples.digits.stage import Stage
-from tests.e2e.scene import Scene
+from tests.e2e.scene import REGISTRIES, Scene
 
 BRING_UP, LONGEST = 1800.0, 420.0
 HERE = Path(__file__).parent
@@ -53,7 +53,7 @@ def stage(testrun_uid: str) -> Iterator[Stage]:
         if known["users"] == 0:
             folder = Path(os.environ.get("MODELRAMP_CLUSTER_DIR") or stages.ROOT / ".cluster")
             known["found_running"] = (folder / "state.json").exists()
-            stages.prepare(print)
+            stages.prepare(print, REGISTRIES)
         write(file, {**known, "users": known["users"] + 1})
     yield stages.present()
     with locked("e2e.lock") as file:

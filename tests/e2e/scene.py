@@ -23,6 +23,12 @@ QUICK: Body = {
     "progressDeadline": "2m",
     "scaleDownDelay": "5s",
 }
+UNSTEADY, OWN_PORT = "unsteady", 5001
+"""A registry that is the same MLflow, at a port that can be shut without a word to other modules' objects."""
+REGISTRIES: Body = {
+    **stages.REGISTRIES,
+    UNSTEADY: {"uri": stages.REGISTRIES["default"]["uri"].replace("5000", str(OWN_PORT))},
+}
 READY = 150.0  # seconds for pods to start on a busy machine, the poll of the registry included
 RATE = 150.0
 

@@ -16,7 +16,7 @@ from examples.digits.kube import Body, wait
 from examples.digits.stage import Stage
 from examples.digits.story import serves
 from modelramp.api.status import Phase, Status
-from tests.e2e.scene import READY, Scene
+from tests.e2e.scene import READY, REGISTRIES, Scene
 
 pytestmark = pytest.mark.alone
 TTL = 15.0  # seconds, the shortest allowed; the shipped default is two minutes
@@ -26,10 +26,10 @@ LONG: Body = {"steps": [{"weight": 50, "hold": "10m"}], "bake": "3s", "scaleDown
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_ttl(stage: Stage) -> Iterator[None]:
-    stages.install(stage.kube, registries=stages.REGISTRIES, trafficTTL=f"{TTL:.0f}s")
+    stages.install(stage.kube, registries=REGISTRIES, trafficTTL=f"{TTL:.0f}s")
     stage.kube.await_deployment(stages.SYSTEM, stages.OPERATOR, 120)
     yield
-    stages.install(stage.kube, registries=stages.REGISTRIES)
+    stages.install(stage.kube, registries=REGISTRIES)
     stage.kube.await_deployment(stages.SYSTEM, stages.OPERATOR, 120)
 
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from examples.digits.names import NAMESPACE, OBJECT
 from examples.digits.stage import Stage
 from examples.digits.story import serves
 from modelramp.api.status import Phase, Status
-from tests.e2e.scene import NAME, QUICK, READY, Scene
+from tests.e2e.scene import NAME, OWN_PORT, QUICK, READY, UNSTEADY, Scene
 from tests.e2e.test_autoscaled import BUSY
 
 pytestmark = pytest.mark.timeout(900)
@@ -35,21 +35,13 @@ CALM: Body = {
     "type": "Resource",
     "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 5000}},
 }
-UNSTEADY, OWN_PORT, CLOSED_PORT = "unsteady", 5001, 5999
+CLOSED_PORT = 5999
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _a_registry_of_its_own(stage: Stage, scene: Scene) -> Iterator[None]:
-    """The same MLflow at another port, which can be shut without a word to the other tests' objects."""
+def _a_registry_of_its_own(stage: Stage, scene: Scene) -> None:
     lead_to(stage, "http")
-    uri = stages.REGISTRIES["default"]["uri"].replace("5000", str(OWN_PORT))
-    stages.install(stage.kube, registries={**stages.REGISTRIES, UNSTEADY: {"uri": uri}})
-    stage.kube.await_deployment(stages.SYSTEM, stages.OPERATOR, 120)
     scene.registry = UNSTEADY
-    yield
-    stages.install(stage.kube, registries=stages.REGISTRIES)
-    stage.kube.await_deployment(stages.SYSTEM, stages.OPERATOR, 120)
-    stage.kube.apply([mlflow_service()])
 
 
 def mlflow_service() -> Body:
@@ -211,9 +203,10 @@ def test_a_candidate_that(scene: Scene, broken: dict[str, int], name: str) -> No
 
 
 def test_the_registry_goes_down_in_the_middle(scene: Scene, stage: Stage) -> None:
+    """At 60 % both of the candidate's pods run; a pod that started now would find nothing to load."""
     revision = next(r.revision for r in scene.status().rejected if r.version == 2)
     with scene.clients(RATE):
-        scene.apply({**QUICK, "steps": [{"weight": 10, "hold": "3s"}, {"weight": 50, "hold": "60s"}]}, replicas=2)
+        scene.apply({**QUICK, "steps": [{"weight": 60, "hold": "20s"}]}, replicas=2)
         scene.command("retry", revision)
         scene.world.wait("the rejection lifted", READY, lambda s: all(r.version != 2 for r in s.rejected))
         scene.move(2)
