@@ -93,5 +93,5 @@ class StandInMetrics:
         )
 
 
-def whole(counts: Mapping[str, float]) -> dict[str, int]:
+def whole(counts: Mapping[str, float]) -> dict[str, Any]:
     return {name: int(value + 1e-9) for name, value in counts.items()}
