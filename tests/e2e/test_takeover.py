@@ -70,7 +70,8 @@ def test_name_and_clients_stay_and_nothing_is_lost(scene: Scene) -> None:
         scene.move(2)
         promoted = scene.world.wait("version 2 promoted", READY, serves(2))
         assert promoted.stable is not None
-        assert selector(scene).get("modelramp.dev/revision") == promoted.stable.revision
+        theirs = promoted.stable.revision  # the status is written first, then the Service
+        wait("the selector", 30, lambda: selector(scene).get("modelramp.dev/revision") == theirs)
 
 
 def test_given_back_it_leads_where_it_led(scene: Scene) -> None:
