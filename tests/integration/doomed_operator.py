@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,6 +81,9 @@ class Outside:
 
     async def version(self, name: str, version: int) -> ModelVersion | None:
         return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", version)
+
+    async def versions(self, wanted: Collection[tuple[str, int]]) -> Sequence[ModelVersion]:
+        return ()
 
     async def metrics(self, name: str, version: int) -> Mapping[str, float]:
         return {}

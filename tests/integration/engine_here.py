@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +46,9 @@ class Answers:
 
     async def version(self, name: str, version: int) -> ModelVersion | None:
         return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", 1000 + version)
+
+    async def versions(self, wanted: Collection[tuple[str, int]]) -> Sequence[ModelVersion]:
+        return ()
 
     async def metrics(self, name: str, version: int) -> Mapping[str, float]:
         return {}

@@ -200,6 +200,7 @@ async def test_children_are_seen_with_their_kinds_and_the_world_in_them(
         "Service": 2,
         "HorizontalPodAutoscaler": 1,
         "PodDisruptionBudget": 1,
+        "HTTPRoute": 0,
     }
     assert all(c["kind"] == kind.kind for kind, found in seen.children.items() for c in found)
     assert seen.world.selected == HASH
