@@ -124,6 +124,16 @@ async def start(admin: KubeApi, admin_kubeconfig: Path, namespace: str, tmp_path
     await launcher.end()
 
 
+@pytest.fixture
+def self_signed(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for the loopback, and its key."""
+    certificate, key = tmp_path / "certificate", tmp_path / "key"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=loopback"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*made, *names], check=True, capture_output=True)
+    return certificate, key
+
+
 CreateOwner = Callable[..., Any]
 
 

@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,11 +19,11 @@ import aiohttp
 from modelramp.adapters.cache import Cache
 from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi
-from modelramp.domain.findings import Inference, Tensor
 from modelramp.domain.world import ModelVersion, Pod, PodMetrics, SplitCounts
 from modelramp.engine.reconcile import EngineConfig, Reconciler
 from modelramp.engine.registries import Registries, RegistryConfig
-from modelramp.ports import ClusterError, Conflict, Key, Object, ProbeError, RegisteredModel
+from modelramp.ports import ClusterError, Conflict, Key, Object, RegisteredModel
+from tests.integration.engine_here import Silent
 
 SPEED = 20.0
 LONGEST_WAIT = 0.4
@@ -69,7 +69,7 @@ class DoomedApi(KubeApi):
         return answer
 
 
-class Outside:
+class Outside(Silent):
     """The Registry and Metrics ports, asked of the test; and pods that tell nothing of their models."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, name: str) -> None:
@@ -81,24 +81,6 @@ class Outside:
 
     async def version(self, name: str, version: int) -> ModelVersion | None:
         return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", version)
-
-    async def versions(self, wanted: Collection[tuple[str, int]]) -> Sequence[ModelVersion]:
-        return ()
-
-    async def metrics(self, name: str, version: int) -> Mapping[str, float]:
-        return {}
-
-    async def tags(self, name: str, version: int) -> Mapping[str, str]:
-        return {}
-
-    async def inputs(self, namespace: str, pod: Pod, model: str) -> tuple[Tensor, ...]:
-        return ()
-
-    async def example(self, namespace: str, pod: Pod, model: str) -> None:
-        return None
-
-    async def infer(self, namespace: str, pod: Pod, body: Mapping[str, Any], seconds: float) -> Inference:
-        raise ProbeError("there is nothing to send")
 
     async def read(self, namespace: str, pods: Iterable[Pod]) -> Mapping[str, PodMetrics]:
         asked = [{"name": p.name, "revision": p.revision, "split": p.split} for p in pods]

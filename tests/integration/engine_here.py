@@ -34,18 +34,8 @@ async def filled(api: KubeApi, namespace: str) -> AsyncIterator[Cache]:
         await asyncio.wait([running])
 
 
-@dataclass
-class Answers:
-    """The registry, with one model and the alias prod; and pods that tell nothing of it."""
-
-    model: str
-    alias: int = 1
-
-    async def search(self) -> Sequence[RegisteredModel]:
-        return [RegisteredModel(self.model, {"prod": self.alias}, 1000)]
-
-    async def version(self, name: str, version: int) -> ModelVersion | None:
-        return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", 1000 + version)
+class Silent:
+    """A registry that knows no more than names and versions, and pods that tell nothing of their models."""
 
     async def versions(self, wanted: Collection[tuple[str, int]]) -> Sequence[ModelVersion]:
         return ()
@@ -64,6 +54,20 @@ class Answers:
 
     async def infer(self, namespace: str, pod: Pod, body: Mapping[str, Any], seconds: float) -> Inference:
         raise ProbeError("there is nothing to send")
+
+
+@dataclass
+class Answers(Silent):
+    """The registry, with one model and the alias prod; and pods that tell nothing of it."""
+
+    model: str
+    alias: int = 1
+
+    async def search(self) -> Sequence[RegisteredModel]:
+        return [RegisteredModel(self.model, {"prod": self.alias}, 1000)]
+
+    async def version(self, name: str, version: int) -> ModelVersion | None:
+        return ModelVersion("default", name, version, f"run-{version}", f"models:/m-{version}", 1000 + version)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -161,16 +160,6 @@ async def test_what_has_no_single_value_is_an_error(tmp_path: Path) -> None:
         for query, words in NO_VALUE.items():
             with pytest.raises(QueryError, match=words):
                 await adapter.value(query)
-
-
-@pytest.fixture
-def self_signed(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate for the loopback, and its key."""
-    certificate, key = tmp_path / "certificate", tmp_path / "key"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=prometheus"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*made, *names], check=True, capture_output=True)
-    return certificate, key
 
 
 async def test_a_server_with_tls_of_its_own_is_believed_with_its_bundle_only(

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -87,16 +86,6 @@ async def test_each_registry_is_shown_its_own_login_and_a_replaced_one_at_once(
         assert "two" not in str(told.value) and len(seen) == 4, "without its own login it shows no other"
         for registry in registries:
             registry.close()
-
-
-@pytest.fixture
-def self_signed(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate for the loopback, and its key."""
-    certificate, key = tmp_path / "certificate", tmp_path / "key"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=registry"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*made, *names], check=True, capture_output=True)
-    return certificate, key
 
 
 async def test_a_registry_of_a_private_authority_is_believed_with_its_bundle_only(

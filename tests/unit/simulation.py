@@ -596,14 +596,15 @@ async def run(world: SimulatedWorld, operator: Operator, seconds: float, tick: f
         world.tick(tick)
 
 
-async def until(world: SimulatedWorld, operator: Operator, done: Callable[[dict[str, Any]], bool]) -> None:
-    """Passes and ticks until a status is reached; at most five minutes of the world's time."""
-    for _ in range(600):
-        if done(world.status):
-            return
-        await operator.step()
-        world.tick(0.5)
-    raise AssertionError(f"never came to it: {world.status}")
+async def until(
+    world: SimulatedWorld, operator: Operator, done: Callable[[dict[str, Any]], bool], seconds: float = 300
+) -> dict[str, Any]:
+    """Passes and ticks until a status is reached, within so much of the world's time; that status."""
+    end = world.time + seconds
+    while not done(world.status):
+        assert world.time < end, f"never came to it: {world.status}"
+        await run(world, operator, 0.5)
+    return world.status
 
 
 def serves(version: int) -> Callable[[dict[str, Any]], bool]:

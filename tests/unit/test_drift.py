@@ -1,14 +1,16 @@
 """Drift through the whole engine: what a rollout makes of a candidate that predicts something else."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from modelramp.api.status import Status
 from modelramp.domain.drift import Memory, fresh_of
+from tests.unit import simulation
 from tests.unit.simulation import SPEC, Behaviour, Killed, Operator, SimulatedWorld, run
 
+until = partial(simulation.until, seconds=400)
 EVEN = {"0": 0.25, "1": 0.25, "2": 0.25, "3": 0.25}
 LAZY = {"0": 0.7, "1": 0.1, "2": 0.1, "3": 0.1}
 LAZIER = {"0": 1.0}
@@ -32,16 +34,6 @@ async def serving(
     await run(world, operator, 10)
     world.aliases["prod"] = 2
     return world, operator
-
-
-async def until(
-    world: SimulatedWorld, operator: Operator, told: Callable[[dict[str, Any]], bool], seconds: float = 400
-) -> dict[str, Any]:
-    end = world.time + seconds
-    while not told(world.status):
-        assert world.time < end, f"{world.status['phase']} {world.status['reason']}: {world.status['message']}"
-        await run(world, operator, 0.5)
-    return world.status
 
 
 def evidence(status: dict[str, Any]) -> dict[str, Any]:

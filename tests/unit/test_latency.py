@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,9 +12,11 @@ from modelramp.api.spec import Latency
 from modelramp.domain.counts import Counts, Unevenness
 from modelramp.domain.latency import per_bucket, quantile, shown, slow, threshold
 from modelramp.domain.world import PodMetrics
+from tests.unit import simulation
 from tests.unit.simulation import SPEC, Behaviour, Operator, SimPod, SimulatedWorld, run
 
 INF = math.inf
+until = partial(simulation.until, seconds=400)
 
 
 def spec(latency: dict[str, Any] | None, **rollout: Any) -> dict[str, Any]:
@@ -32,16 +34,6 @@ async def serving(
     world.behaviours[2] = Behaviour(service=service)
     world.aliases["prod"] = 2
     return world, operator
-
-
-async def until(
-    world: SimulatedWorld, operator: Operator, told: Callable[[dict[str, Any]], bool], seconds: float = 400
-) -> dict[str, Any]:
-    end = world.time + seconds
-    while not told(world.status):
-        assert world.time < end, f"{world.status['phase']} {world.status['reason']}: {world.status['message']}"
-        await run(world, operator, 0.5)
-    return world.status
 
 
 def evidence(status: dict[str, Any], metric: str = "latency") -> dict[str, Any]:

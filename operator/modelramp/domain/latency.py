@@ -13,15 +13,13 @@ from modelramp.api.spec import Latency
 from modelramp.api.status import EvidenceStatus, Verdict
 from modelramp.domain.counts import Counts, Unevenness, interval
 from modelramp.domain.evidence import EvidenceState, Settings, update
-from modelramp.domain.metric import BySide, Memory, by_container, report
+from modelramp.domain.metric import NO_SPLIT, BySide, Memory, by_container, report
 from modelramp.domain.router import Tally
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Pod
 
 LATENCY = "latency"
 SIDES = ("candidate", "stable")
-NO_SPLIT = ""
-"""The salt of what stable answered while nothing was split."""
 
 BEYOND = 10
 """A quantile is known once so many answers lie beyond it."""

@@ -13,6 +13,8 @@ from modelramp.domain.verdict import verdict
 from modelramp.domain.world import Pod, SplitCounts
 
 BySide = Mapping[str, Mapping[str, Counts]]
+NO_SPLIT = ""
+"""The salt of what a pod answered itself while nothing was split."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from modelramp.api.status import Status
 from modelramp.desired.meta import PORT, Body, Owner
 from modelramp.desired.project import hands_over
 from modelramp.desired.split import split
-from modelramp.domain.metric import by_container
+from modelramp.domain.metric import NO_SPLIT, by_container
 from modelramp.domain.router import RouteKind, Tally, Trouble
 from modelramp.domain.traffic import FULL
 from modelramp.domain.turn import Turn
@@ -24,7 +24,6 @@ from modelramp.domain.world import Pod, SplitCounts, World
 HTTP_ROUTE = RouteKind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes", whole="rules")
 AGREED = ("Accepted", "ResolvedRefs")
 ALL_PATHS = {"path": {"type": "PathPrefix", "value": "/"}}
-NO_SPLIT = ""  # the salt of what a pod answered itself while it handed nothing over
 
 Route = Mapping[str, Any]
 
