@@ -116,7 +116,7 @@ def test_a_regression_after_hours_of_health_is_found() -> None:
 def test_the_demo_fails_and_passes_in_seconds() -> None:
     """50 requests a second, half of them on the candidate, a look every 5 s."""
     half = {"weights": (50, 50), "seconds": 5}
-    assert simulate(World(50, times=1000, stable=0.0001, looks=12, **half), 500).median_look() == 1
+    assert simulate(World(50, times=1000, stable=0.0001, looks=12, **half), 500).median_look() == 2
     assert simulate(World(50, stable=0.0, looks=4, **half), 500).promoted(4) == 1.0
 
 

@@ -22,7 +22,7 @@ async def live(new: Callable[[], SimulatedWorld], bad_rate: float, **kill: int) 
         if step == 20:
             world.aliases["prod"] = 2
         try:
-            await operator.step()
+            await operator.step_if_due()
         except Killed:
             world.kill_before = world.kill_after = None
             operator, died = Operator(world), True

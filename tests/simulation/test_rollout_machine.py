@@ -119,7 +119,7 @@ class Rollouts(RuleBasedStateMachine):
     def _passes(self, count: int) -> None:
         for _ in range(count):
             try:
-                self.loop.run_until_complete(self.operator.step())
+                self.loop.run_until_complete(self.operator.step_if_due())
             except Killed:
                 self.world.kill_before = self.world.kill_after = None
                 self.operator = Operator(self.world)

@@ -5,13 +5,13 @@ one side that has broken. In a `Slow` world bad is "slower than the threshold", 
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelramp.api.spec import Latency
-from modelramp.domain import latency
+from modelramp.domain import errors, latency
 from modelramp.domain.evidence import Settings, split_alpha
 from modelramp.domain.latency import Known
 
@@ -44,7 +44,7 @@ class Looks:
     stable: Table
     stable_bad: Table
     dispersion: Table
-    settings: Settings = field(default_factory=Settings)
+    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class World:
 
     def draw(self, runs: int, rng: np.random.Generator) -> Looks:
         parts = [self._draw(min(AT_ONCE, runs - done), rng) for done in range(0, runs, AT_ONCE)]
-        return Looks(*(np.concatenate(tables) for tables in zip(*parts, strict=True)))
+        return Looks(*(np.concatenate(tables) for tables in zip(*parts, strict=True)), errors.settings(0.05, 0.01))
 
     def _draw(self, runs: int, rng: np.random.Generator) -> tuple[Table, ...]:
         look = np.arange(self.looks)

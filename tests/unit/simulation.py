@@ -567,9 +567,11 @@ class Operator:
         sources: Sources | None = None,
     ) -> None:
         self.world = world
-        self.approvals = Approvals()
+        self.approvals = Approvals(self._wake)
+        self._woken, self._due = True, 0.0
+        self._seen: Observation | None = None
         configs = configs or {"default": RegistryConfig("http://mlflow")}
-        self.registries = Registries(configs, dict.fromkeys(configs, world), world, lambda _: None)
+        self.registries = Registries(configs, dict.fromkeys(configs, world), world, self._wake)
         config = EngineConfig("server:1")
         self.reconciler = Reconciler(
             world, world, world, self.registries, world, config, observers, fleet, write_back, self.approvals, sources
@@ -582,17 +584,33 @@ class Operator:
     async def step(self) -> float | None:
         """One pass, with a registry poll before it; a conflict is a pass that did nothing."""
         await self.poll()
+        return await self._pass()
+
+    async def step_if_due(self) -> None:
+        """As the queue does it: a pass if what is watched has changed, if somebody called, or at the time asked for."""
+        await self.poll()
+        seen = await self.world.observe(self.world.key)
+        if self._woken or self.world.time >= self._due or seen != self._seen:
+            owner = seen.owner and {**seen.owner, "metadata": copy.deepcopy(seen.owner["metadata"])}
+            self._woken, self._seen = False, replace(seen, owner=owner)
+            after = await self._pass()
+            self._due = math.inf if after is None else self.world.time + after
+
+    async def _pass(self) -> float | None:
         try:
             return await self.reconciler.reconcile(self.world.key)
         except Conflict:
             return 0.0
 
+    def _wake(self, key: Key) -> None:
+        self._woken = True
+
 
 async def run(world: SimulatedWorld, operator: Operator, seconds: float, tick: float = 0.5) -> None:
-    """Passes and ticks in turn for so long."""
+    """Ticks for so long, and passes where they are due."""
     end = world.time + seconds
     while world.time < end:
-        await operator.step()
+        await operator.step_if_due()
         world.tick(tick)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from modelramp.domain import errors
 from modelramp.domain.counts import Counts
 from modelramp.domain.eprocess import rate_increment, ratio_increment
 from modelramp.domain.evidence import (
@@ -41,6 +42,17 @@ def judge(looks, dispersion=1.0, settings=SETTINGS):
 @pytest.mark.parametrize("mixture", [BELOW_RATE + BELOW_STABLE, WORSE], ids=["pass", "fail"])
 def test_weights_of_a_mixture_sum_to_one(mixture):
     assert math.fsum(weight for _, weight in mixture) == pytest.approx(1.0)
+
+
+# One bad moment
+
+
+def test_a_starved_second_fails_nobody_and_a_broken_version_falls_at_the_next_look():
+    settings = errors.settings(0.05, 0.01)
+    starved, well = (Counts(60, 40), Counts(60, 0)), (Counts(60, 0), Counts(60, 0))
+    assert judge([starved], settings=settings).outcome is Outcome.INCONCLUSIVE
+    assert judge([starved, *[well] * 30], settings=settings).outcome is not Outcome.FAIL
+    assert judge([starved, starved], settings=settings).outcome is Outcome.FAIL
 
 
 # Pass

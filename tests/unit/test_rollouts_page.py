@@ -136,7 +136,7 @@ class Watched:
     async def work(self, seconds: float) -> None:
         end = self.world.time + seconds
         while self.world.time < end:
-            await self.operator.step()
+            await self.operator.step_if_due()
             self.lines.append(shown(self.world.status))
             self.world.tick(0.5)
 

@@ -12,7 +12,6 @@ from modelramp.domain.turn import Turn
 from modelramp.domain.world import Pod, SplitCounts
 
 ERRORS = "errors"
-
 SIDES = ("candidate", "stable", "answered", "refused")
 """candidate, stable: evidence about each side, copies included. answered: requests dealt, and those the candidate
 answered. refused: requests and copies dealt to the candidate, and those that are no evidence because nobody took them.
@@ -24,7 +23,7 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) 
     memory = Memory.load(before.state if before else "", SIDES)
     current = {side: {k: count(side, c) for k, c in tally.counters.items()} for side in SIDES}
     fresh = {side: interval(memory.counters[side], current[side], tally.born) for side in SIDES}
-    settings = Settings(alpha=alpha, objective=turn.snap.spec.rollout.analysis.objectives.error_rate)
+    rules = settings(alpha, turn.snap.spec.rollout.analysis.objectives.error_rate)
     refused = fresh["refused"]
     blind = tally.missing or (refused.requests > 0 and refused.bad == refused.requests)
     state = update(
@@ -32,11 +31,17 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) 
         None if blind else fresh["candidate"],
         None if blind else fresh["stable"],
         dispersion_index(pooled(tally.stable)),
-        settings,
+        rules,
     )
     remembered = memory.advance(state, current, {}, turn.world.pods)
-    evidence = report(turn, ERRORS, before, state, settings, fresh["candidate"].requests)
+    evidence = report(turn, ERRORS, before, state, rules, fresh["candidate"].requests)
     return evidence.model_copy(update={"state": remembered}), fresh["answered"]
+
+
+def settings(alpha: float, objective: float) -> Settings:
+    """The test of a candidate while stable is at hand. No look fails it alone: what starves its pods for a second fails
+    many requests at once, and tells nothing of the model."""
+    return Settings(alpha=alpha, objective=objective, most_per_look=-math.log(alpha))
 
 
 def count(side: str, c: SplitCounts) -> Counts:
