@@ -53,7 +53,7 @@ integration: setup ## Test against a real API server, etcd and controllers
 	.venv/bin/pytest tests/integration
 
 e2e: setup ## Test on a real node, under constant traffic
-	.venv/bin/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder tests/e2e
+	.venv/bin/pytest --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/e2e
 
 test: setup ## All tiers, those that need no node beside the one that does
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=line without-node e2e

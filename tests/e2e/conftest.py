@@ -1,15 +1,18 @@
 """For the session a real node with MLflow, four registered versions and the operator; a namespace per scene.
 
 The cluster is the clone's own (hack/cluster, MODELRAMP_CLUSTER_DIR). One that ran already is left running. Modules may
-run side by side in several processes (pytest-xdist): the first of them sets the stage, the last strikes it, and a
-module marked `alone`, which does things to the operator or the registry, waits until the others are done.
+run side by side in several processes (pytest-xdist): the first of them sets the stage, the last strikes it. A module
+marked `alone`, which takes the operator away, waits until the others are done; one marked `kills` only until those
+are that are marked `steady`.
 """
 
 import fcntl
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,17 +26,34 @@ from tests.e2e.scene import REGISTRIES, Scene
 BRING_UP, LONGEST = 1800.0, 420.0
 HERE = Path(__file__).parent
 SETTLED = HERE / "test_settled.py"
+ORDER = [
+    "settled",
+    "hard_rows",
+    "story",
+    "autoscaled",
+    "gateway",
+    "dead_man",
+    "drift",
+    "shadow",
+    "promotion",
+    "takeover",
+]
+"""Modules as they begin, the others after them: long ones early. Each process takes one, and at once a second one if
+the first has one or two tests only; so what wants to be alone stands behind the settled object, which only waits."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The settled object first, as it only waits; modules that want to be alone last. The first test of a module
-    waits for the cluster, or for its turn."""
-    items.sort(key=lambda item: (item.path != SETTLED, item.get_closest_marker("alone") is not None))
+    """The first test of a module waits for the cluster, or for its turn."""
+    items.sort(key=lambda item: place(item.path.stem.removeprefix("test_")))
     begun: set[Path] = set()
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.timeout(LONGEST if item.path in begun else BRING_UP))
             begun.add(item.path)
+
+
+def place(module: str) -> int:
+    return ORDER.index(module) if module in ORDER else len(ORDER)
 
 
 @contextmanager
@@ -53,7 +73,7 @@ def stage(testrun_uid: str) -> Iterator[Stage]:
         if known["users"] == 0:
             folder = Path(os.environ.get("MODELRAMP_CLUSTER_DIR") or stages.ROOT / ".cluster")
             known["found_running"] = (folder / "state.json").exists()
-            stages.prepare(print, REGISTRIES)
+            known["bad"] = register_bad_models(stages.prepare(print, REGISTRIES))
         write(file, {**known, "users": known["users"] + 1})
     yield stages.present()
     with locked("e2e.lock") as file:
@@ -61,6 +81,23 @@ def stage(testrun_uid: str) -> Iterator[Stage]:
         write(file, {**known, "users": known["users"] - 1})
         if known["users"] == 1 and not known["found_running"]:
             stages.cluster("down")
+
+
+def register_bad_models(stage: Stage) -> dict[str, int]:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.e2e.bad_models", stage.mlflow]
+    quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
+    done = subprocess.run(command, cwd=stages.ROOT, env=quiet, check=False, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    numbers: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return numbers
+
+
+@pytest.fixture(scope="session")
+def bad(stage: Stage, testrun_uid: str) -> dict[str, int]:
+    """Versions that only live requests show to be bad, by name."""
+    with locked("e2e.lock") as file:
+        numbers: dict[str, int] = read(file, testrun_uid)["bad"]
+    return numbers
 
 
 def read(file: TextIO, run: str) -> dict[str, Any]:
@@ -81,8 +118,11 @@ def _turn(request: pytest.FixtureRequest, stage: Stage) -> Iterator[None]:
     if request.path == SETTLED:
         yield
         return
-    alone = any(mark.name == "alone" for mark in request.node.iter_markers())
-    with locked("e2e.turn", fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+    marks = {mark.name for mark in request.node.iter_markers()}
+    with ExitStack() as stack:
+        stack.enter_context(locked("e2e.turn", fcntl.LOCK_EX if "alone" in marks else fcntl.LOCK_SH))
+        if marks & {"kills", "steady"}:
+            stack.enter_context(locked("e2e.steady", fcntl.LOCK_EX if "kills" in marks else fcntl.LOCK_SH))
         yield
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ REGISTRIES: Body = {
     UNSTEADY: {"uri": stages.REGISTRIES["default"]["uri"].replace("5000", str(OWN_PORT))},
 }
 READY = 150.0  # seconds for pods to start on a busy machine, the poll of the registry included
-RATE = 150.0
+RATE = 60.0  # requests a second
 
 
 class Scene:
@@ -163,3 +163,7 @@ class Scene:
     def history(self) -> list[tuple[str, int]]:
         """Decisions, in order: action and version."""
         return [(entry.action, entry.version) for entry in self.status().history]
+
+
+def rejected(version: int) -> Callable[[Status], bool]:
+    return lambda status: status.candidate is None and any(r.version == version for r in status.rejected)

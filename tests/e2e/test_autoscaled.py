@@ -59,7 +59,7 @@ def test_ten_pods_stay_ten(scene: Scene) -> None:
     scene.move(1)
     scene.apply(ROLLOUT, minReplicas=SIZE, maxReplicas=SIZE, metrics=[BUSY])
     scene.world.wait("version 1 serves", START, serves(1))
-    with scene.clients(rate=60):
+    with scene.clients():
         scene.apply(ROLLOUT, minReplicas=2, maxReplicas=SIZE, metrics=[BUSY])
         wait("the autoscaler to want ten by itself", START, lambda: wants(scene) == SIZE, pause=1.0)
         scene.move(2)

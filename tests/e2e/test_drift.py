@@ -1,33 +1,20 @@
 """A version that is worse without a single error is taken back by a bound on drift; a better one is promoted."""
 
-import subprocess
-import sys
-
-import pytest
-
-from examples.digits.stage import ROOT, Stage
 from examples.digits.story import serves
 from modelramp.api.status import EvidenceStatus, Status, Verdict
-from tests.e2e.scene import QUICK, READY, Scene
+from tests.e2e.scene import QUICK, READY, Scene, rejected
 
 LIMIT = 0.2
 CERTAIN = 60.0  # seconds; eight looks of 5 s at least
 BOUND = {**QUICK, "analysis": {"objectives": {"drift": {"max": LIMIT}}}}
 
 
-@pytest.fixture(scope="module")
-def silently_wrong(stage: Stage) -> int:
-    command = [sys.executable, "-m", "tests.e2e.silently_wrong", stage.mlflow]
-    done = subprocess.run(command, cwd=ROOT, check=False, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return int(done.stdout.split()[-1])
-
-
 def drift(status: Status) -> EvidenceStatus | None:
     return next((e for e in status.evidence if e.metric == "drift"), None)
 
 
-def test_a_silently_worse_version_is_taken_back_with_the_numbers(scene: Scene, silently_wrong: int) -> None:
+def test_a_silently_worse_version_is_taken_back_with_the_numbers(scene: Scene, bad: dict[str, int]) -> None:
+    silently_wrong = bad["silently wrong"]
     scene.begin(1, BOUND, replicas=1)
     with scene.clients():
         begun = len(scene.world.answers)
@@ -35,14 +22,14 @@ def test_a_silently_worse_version_is_taken_back_with_the_numbers(scene: Scene, s
         status = scene.world.wait(
             "the silently wrong version rejected",
             READY + CERTAIN,
-            lambda s: s.candidate is None and any(r.version == silently_wrong for r in s.rejected),
+            rejected(silently_wrong),
         )
         answered = {answer.version for answer in scene.world.answers[begun:]}
-    rejected = status.rejected[-1]
-    assert rejected.reason == "AnalysisFailed"
-    assert rejected.message.startswith("drift: ")
-    assert "class 0: " in rejected.message
-    assert f"more than {LIMIT} with confidence" in rejected.message
+    entry = status.rejected[-1]
+    assert entry.reason == "AnalysisFailed"
+    assert entry.message.startswith("drift: ")
+    assert "class 0: " in entry.message
+    assert f"more than {LIMIT} with confidence" in entry.message
     assert answered == {1, silently_wrong}
     assert serves(1)(status)
 

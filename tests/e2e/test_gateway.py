@@ -13,7 +13,7 @@ from examples.digits.story import serves
 from modelramp.api.status import Phase, Status
 from tests.e2e.scene import READY, Scene
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.steady]
 GATEWAY = "modelramp-gateway/gateway"
 ROLLOUT: Body = {
     "steps": [{"weight": 20, "hold": "15s"}],
@@ -59,7 +59,7 @@ def share(scene: Scene, version: int, begin: float, end: float) -> tuple[int, fl
 
 
 def test_a_promotion_by_the_gateway_fails_no_request(scene: GatewayScene) -> None:
-    with scene.clients():
+    with scene.clients(rate=150):
         scene.move(2)
         scene.world.wait("20 % for version 2", READY, given(20))
         begin = time.time() + SETTLED

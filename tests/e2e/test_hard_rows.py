@@ -3,11 +3,6 @@
 Each begins with version 1 serving and nothing under way; the last ends with version 2 promoted.
 """
 
-import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,14 +17,11 @@ from examples.digits.names import NAMESPACE, OBJECT
 from examples.digits.stage import Stage
 from examples.digits.story import serves
 from modelramp.api.status import Phase, Status
-from tests.e2e.scene import NAME, OWN_PORT, QUICK, READY, UNSTEADY, Scene
+from tests.e2e.scene import NAME, OWN_PORT, QUICK, RATE, READY, UNSTEADY, Scene, rejected
 from tests.e2e.test_autoscaled import BUSY
 
 pytestmark = pytest.mark.timeout(900)
-RATE = 60.0
 LONG: Body = {**QUICK, "steps": [{"weight": 50, "hold": "10m"}]}
-# what lets a version pass that no client can ask: the gate on inputs would have caught it
-TRUSTING: Body = {**QUICK, "gates": {"inputs": "Any"}}
 # 5000 percent of 10m: nothing that these clients do asks for more pods
 CALM: Body = {
     "type": "Resource",
@@ -56,16 +48,6 @@ def lead_to(stage: Stage, target: str | int) -> None:
     stage.kube.apply([service], NAMESPACE)
 
 
-@pytest.fixture(scope="module")
-def broken(stage: Stage) -> dict[str, int]:
-    """Versions that only live requests show to be broken, registered now; by name."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.e2e.broken_models", stage.mlflow]
-    quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
-    done = subprocess.run(command, cwd=stages.ROOT, env=quiet, check=True, text=True, capture_output=True)
-    numbers: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return numbers
-
-
 def ramping(version: int) -> Callable[[Status], bool]:
     """Its first weight is in force."""
 
@@ -74,10 +56,6 @@ def ramping(version: int) -> Callable[[Status], bool]:
         return mine and status.phase is Phase.RAMPING and bool(status.step and status.step.in_force_since)
 
     return check
-
-
-def rejected(version: int) -> Callable[[Status], bool]:
-    return lambda status: status.candidate is None and any(r.version == version for r in status.rejected)
 
 
 def back_to(version: int) -> Callable[[Status], bool]:
@@ -107,7 +85,7 @@ def replicas(scene: Scene, revision: str) -> int:
 
 def test_an_alias_that_flaps_leaves_nothing_behind(scene: Scene) -> None:
     scene.begin(1, LONG, replicas=2)
-    with scene.clients(RATE):
+    with scene.clients():
         for _ in range(2):
             scene.move(2)
             scene.world.wait("version 2 in hand", READY, in_hand(2))
@@ -124,7 +102,7 @@ def test_an_alias_that_flaps_leaves_nothing_behind(scene: Scene) -> None:
 
 
 def test_evicted_pods_of_both_sides(scene: Scene) -> None:
-    with scene.clients(RATE):
+    with scene.clients():
         scene.apply(LONG, replicas=2)
         scene.move(2)
         scene.world.wait("version 2 at 50 %", READY, ramping(2))
@@ -167,7 +145,7 @@ def evicted(scene: Scene, eviction: Any) -> bool:
 
 def test_an_abort_at_full_load_just_after_the_autoscaler_went_up(scene: Scene) -> None:
     stages.cluster("up", "--with", "metrics-server")
-    with scene.clients(RATE):
+    with scene.clients():
         scene.apply(LONG, minReplicas=2, maxReplicas=4, metrics=[CALM])
         scene.move(2)
         scene.world.wait("version 2 at 50 %", READY, ramping(2))
@@ -185,27 +163,10 @@ def test_an_abort_at_full_load_just_after_the_autoscaler_went_up(scene: Scene) -
     assert [r.reason for r in scene.status().rejected] == ["AbortCommanded"]
 
 
-@pytest.mark.parametrize("name", ["hanging", "renamed"])
-def test_a_candidate_that(scene: Scene, broken: dict[str, int], name: str) -> None:
-    """hanging: never answers a real image. renamed: answers 4xx to every client, since its input has another name."""
-    version = broken[name]
-    with scene.clients(RATE):
-        scene.apply(TRUSTING, replicas=2)
-        scene.move(version)
-        scene.world.wait(f"version {version} rejected", READY + 120, rejected(version))
-        begun = time.time()
-        wait("answers of version 1 alone", 60, lambda: scene.world.answers[-1].sent > begun + 3)
-        assert {a.version for a in scene.world.answers if a.sent > begun + 1} == {1}
-    reasons = {r.version: r.reason for r in scene.status().rejected}
-    assert reasons[version] == "AnalysisFailed"
-    nets = {a.net for a in scene.world.answers if a.net}
-    assert nets & ({"slow", "status"} if name == "hanging" else {"disagrees"})
-
-
 def test_the_registry_goes_down_in_the_middle(scene: Scene, stage: Stage) -> None:
     """At 60 % both of the candidate's pods run; a pod that started now would find nothing to load."""
     revision = next(r.revision for r in scene.status().rejected if r.version == 2)
-    with scene.clients(RATE):
+    with scene.clients():
         scene.apply({**QUICK, "steps": [{"weight": 60, "hold": "20s"}]}, replicas=2)
         scene.command("retry", revision)
         scene.world.wait("the rejection lifted", READY, lambda s: all(r.version != 2 for r in s.rejected))

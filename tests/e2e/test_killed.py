@@ -9,7 +9,7 @@ from examples.digits.story import serves
 from modelramp.api.status import Phase, Status
 from tests.e2e.scene import NAME, READY, Scene
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.kills
 KILLED = READY + 60  # a new operator has to start, and to wait for the Lease
 
 

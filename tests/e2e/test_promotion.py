@@ -1,15 +1,17 @@
 """What a promotion keeps, what an orphaned object's return keeps, and what kept connections get: under traffic."""
 
 import time
-from collections.abc import Callable
 from datetime import datetime
+
+import pytest
 
 from examples.digits.kube import wait
 from examples.digits.names import OBJECT
 from examples.digits.story import POLL, serves
 from modelramp.api.status import Phase, Status
-from tests.e2e.scene import READY, Scene
+from tests.e2e.scene import RATE, READY, Scene, rejected
 
+pytestmark = pytest.mark.steady
 LATENCY = 2.0  # seconds from what the poll has seen to the candidate's Deployment
 QUIET = 15.0  # seconds in which an adopted object must change nothing
 
@@ -18,10 +20,6 @@ def created(scene: Scene, revision: str) -> datetime:
     deployment = scene.kube.apps.read_namespaced_deployment(f"{OBJECT}-{revision}", scene.namespace)
     moment: datetime = deployment.metadata.creation_timestamp
     return moment
-
-
-def has_rejected(version: int) -> Callable[[Status], bool]:
-    return lambda status: status.candidate is None and any(r.version == version for r in status.rejected)
 
 
 def test_a_promotion_moves_only_traffic(scene: Scene) -> None:
@@ -52,8 +50,8 @@ def test_an_orphaned_object_comes_back_to_the_same_pods_and_the_same_rejections(
     assert stable.version == 2
     with scene.clients():
         scene.move(3)
-        scene.world.wait("version 3 rejected", READY, has_rejected(3))
-        pods, rejected = scene.pods(stable.revision), scene.status().rejected[-1]
+        scene.world.wait("version 3 rejected", READY, rejected(3))
+        pods, entry = scene.pods(stable.revision), scene.status().rejected[-1]
         scene.orphan()
         begun = len(scene.world.changes)
         scene.apply(replicas=2)
@@ -64,11 +62,11 @@ def test_an_orphaned_object_comes_back_to_the_same_pods_and_the_same_rejections(
         )
         assert back.stable is not None
         assert back.stable.revision == stable.revision
-        assert [(r.version, r.revision) for r in back.rejected] == [(3, rejected.revision)]
+        assert [(r.version, r.revision) for r in back.rejected] == [(3, entry.revision)]
         begun = len(scene.world.answers)
-        wait("answers meanwhile", 60, lambda: len(scene.world.answers) > begun + QUIET * 100)
+        wait("answers meanwhile", 60, lambda: len(scene.world.answers) > begun + QUIET * RATE)
         assert scene.pods(stable.revision) == pods, "the same pods serve on"
-        assert not scene.pods(rejected.revision), "the rejected version is not tried again"
+        assert not scene.pods(entry.revision), "the rejected version is not tried again"
 
 
 def former(scene: Scene, version: int) -> str:

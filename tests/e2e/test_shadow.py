@@ -1,13 +1,9 @@
 """A model that is silently worse is caught before a user meets it; a better one, by the same bound, is promoted."""
 
-import subprocess
-import sys
-
 from examples.digits.kube import Body
-from examples.digits.stage import ROOT
 from examples.digits.story import serves
 from modelramp.api.status import EvidenceStatus, Status
-from tests.e2e.scene import QUICK, READY, Scene
+from tests.e2e.scene import QUICK, READY, Scene, rejected
 
 BOUND = 0.18  # the better version differs from the fair one on about one image in ten, the wrong one on half of them
 ROLLOUT: Body = {
@@ -16,13 +12,6 @@ ROLLOUT: Body = {
     "shadow": {"maxDisagreement": BOUND},
 }
 PROOF = READY + 120.0  # seconds; a Fail takes eight looks
-
-
-def silently_wrong(scene: Scene) -> int:
-    """Its version, registered now."""
-    command = [sys.executable, "-m", "tests.e2e.silently_wrong", scene.stage.mlflow]
-    done = subprocess.run(command, cwd=ROOT, check=True, text=True, capture_output=True)
-    return int(done.stdout.split()[-1])
 
 
 def compared(status: Status) -> EvidenceStatus | None:
@@ -34,9 +23,9 @@ def shadowed(status: Status) -> bool:
     return status.reason == "Shadowing" and evidence is not None and evidence.requests > 0
 
 
-def test_a_silently_worse_version_is_caught_before_a_user_meets_it(scene: Scene) -> None:
+def test_a_silently_worse_version_is_caught_before_a_user_meets_it(scene: Scene, bad: dict[str, int]) -> None:
     scene.begin(1, ROLLOUT, replicas=1)
-    version = silently_wrong(scene)
+    version = bad["silently wrong"]
     with scene.clients():
         begun = len(scene.world.answers)
         scene.move(version)
@@ -46,7 +35,7 @@ def test_a_silently_worse_version_is_caught_before_a_user_meets_it(scene: Scene)
         end = scene.world.wait(
             f"version {version} rejected",
             PROOF,
-            lambda s: s.candidate is None and any(r.version == version for r in s.rejected),
+            rejected(version),
         )
     assert end.rejected[-1].reason == "AnalysisFailed"
     assert "disagreement" in end.rejected[-1].message

@@ -17,6 +17,7 @@ from examples.digits.data import split
 from examples.digits.names import INPUT, MODEL, NAMESPACE, OBJECT, OUTPUT
 from examples.digits.stage import Stage
 
+pytestmark = pytest.mark.steady
 RATE = 280.0
 
 

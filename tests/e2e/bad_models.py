@@ -1,6 +1,6 @@
-"""Two more versions of the demo's model, broken in ways that only live requests show; registered on demand.
+"""Three more versions of the demo's model that are bad in ways that only live requests show.
 
-Run in a process of its own, since it needs MLflow: ``python -m tests.e2e.broken_models <address of MLflow>`` prints
+Run in a process of its own, since it needs MLflow: ``python -m tests.e2e.bad_models <address of MLflow>`` prints
 the number of each version, by name, as JSON.
 """
 
@@ -103,8 +103,12 @@ def log(model: onnx.ModelProto, name: str) -> int:
 
 def main() -> None:
     numbers: dict[str, int] = {}
-    broken = {"hanging": (hanging(), INPUT), "renamed": (renamed(), RENAMED)}
-    candidates = [Candidate(title, title, lambda it: numbers.update({it: log(*broken[it])})) for title in broken]
+    bad = {
+        "hanging": (hanging(), INPUT),
+        "renamed": (renamed(), RENAMED),
+        "silently wrong": (models.confused(), INPUT),
+    }
+    candidates = [Candidate(title, title, lambda it: numbers.update({it: log(*bad[it])})) for title in bad]
     register(sys.argv[1], candidates)
     print(json.dumps(numbers))
 
