@@ -19,6 +19,7 @@ from modelramp.adapters.lease import LEASE
 from modelramp.adapters.observe import OWNER
 from modelramp.ports import Key, Object
 from tests.integration.engine_here import filled
+from tests.integration.mlflow_server import MODELS, SENDS_WEBHOOKS, MlflowServer, running
 from tests.integration.operator_process import NAME, NAMESPACE, Launcher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,6 +123,13 @@ async def start(admin: KubeApi, admin_kubeconfig: Path, namespace: str, tmp_path
     launcher = Launcher(admin, admin_kubeconfig, tmp_path, namespace)
     yield launcher
     await launcher.end()
+
+
+@pytest.fixture(scope="session")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """One for all, as it takes its time to start. What a test changes in it, it changes of a model of its own."""
+    with running(tmp_path_factory.mktemp("mlflow"), MODELS, **SENDS_WEBHOOKS) as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A real MLflow server on loopback, with a SQL store, and the requests that it has served."""
 
+import base64
 import os
 import socket
 import subprocess
@@ -13,7 +14,14 @@ from pathlib import Path
 
 START_SECONDS = 240.0
 STOP_SECONDS = 60.0
+MODELS = 1000
 NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # ten processes that a registry has no use for
+SENDS_WEBHOOKS = {
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(bytes(32)).decode(),
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_CACHE_TTL": "0",
+}
 
 FILL = """
 import sys

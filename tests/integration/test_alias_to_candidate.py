@@ -4,7 +4,6 @@ The operator polls once an hour here, so nothing but the webhook can bring it.
 """
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,17 @@ from mlflow import MlflowClient
 from modelramp.adapters.kube_api import KubeApi, path_of
 from modelramp.adapters.observe import OWNER
 from tests.integration.conftest import CreateOwner
-from tests.integration.mlflow_server import MlflowServer, free_port, running
+from tests.integration.mlflow_server import MlflowServer, free_port
 from tests.integration.operator_process import Launcher, shown_on_failure, until
-from tests.integration.test_registry_webhooks import SENDS_WEBHOOKS, documented
+from tests.integration.test_registry_webhooks import documented
 
 pytestmark = pytest.mark.timeout(400)  # importing MLflow and starting its server take their time
 
-MODEL = {"name": "model-0000", "alias": "prod"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with running(tmp_path_factory.mktemp("mlflow"), 1, **SENDS_WEBHOOKS) as it:
-        yield it
+NAME = "model-0101"
 
 
 async def test_an_alias_is_a_candidate_by_webhook_and_a_tag_in_return(
-    server: MlflowServer,
+    mlflow: MlflowServer,
     start: Launcher,
     admin: KubeApi,
     create_owner: CreateOwner,
@@ -38,12 +31,12 @@ async def test_an_alias_is_a_candidate_by_webhook_and_a_tag_in_return(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    port, key, client = free_port(), tmp_path / "key", MlflowClient(server.uri)
+    port, key, client = free_port(), tmp_path / "key", MlflowClient(mlflow.uri)
     key.write_text("a long random word")
     monkeypatch.setenv("MODELRAMP_WEBHOOK_HOST", "127.0.0.1")
     monkeypatch.setenv("MODELRAMP_WEBHOOK_PORT", str(port))
-    await asyncio.to_thread(documented, server.uri, f"http://127.0.0.1:{port}", key)
-    registry = {"uri": server.uri, "write": True, "webhookSecretFile": str(key)}
+    webhook = await asyncio.to_thread(documented, mlflow.uri, f"http://127.0.0.1:{port}", key)
+    registry = {"uri": mlflow.uri, "write": True, "webhookSecretFile": str(key)}
     operator = await start("one", pollInterval="1h", registries={"default": registry})
 
     async def candidate(version: int) -> Any:
@@ -51,15 +44,16 @@ async def test_an_alias_is_a_candidate_by_webhook_and_a_tag_in_return(
         return body["status"].get("candidate", {}).get("version") == version
 
     async def tagged(version: int) -> Any:
-        tags = (await asyncio.to_thread(client.get_model_version, "model-0000", str(version))).tags
+        tags = (await asyncio.to_thread(client.get_model_version, NAME, str(version))).tags
         return tags.get(f"modelramp.{namespace}.digits.state") == "canary"
 
     async with shown_on_failure(operator):
-        await create_owner(model=MODEL)
+        await create_owner(model={"name": NAME, "alias": "prod"})
         await until(lambda: candidate(1))
         await until(lambda: tagged(1))
-        version = int((await asyncio.to_thread(client.create_model_version, "model-0000", "s3://models/2")).version)
-        await asyncio.to_thread(client.set_registered_model_alias, "model-0000", "prod", str(version))
+        version = int((await asyncio.to_thread(client.create_model_version, NAME, "s3://models/2")).version)
+        await asyncio.to_thread(client.set_registered_model_alias, NAME, "prod", str(version))
         await until(lambda: candidate(version))
         await until(lambda: tagged(version))
         assert not await tagged(1)
+    await asyncio.to_thread(client.delete_webhook, webhook.webhook_id)

@@ -18,32 +18,24 @@ from modelramp.domain.world import Resolved
 from modelramp.engine.registries import Registries, RegistryConfig
 from modelramp.engine.writeback import WriteBack
 from modelramp.ports import Key, RegistryError
-from tests.integration.mlflow_server import MlflowServer, running
-
-MODELS = 1000
+from tests.integration.mlflow_server import MODELS, MlflowServer
 
 pytestmark = pytest.mark.timeout(400)  # importing MLflow and starting its server take their time
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with running(tmp_path_factory.mktemp("mlflow"), MODELS) as it:
-        yield it
-
-
 @pytest.fixture
-def registry(server: MlflowServer) -> Iterator[MlflowRegistry]:
-    registry = MlflowRegistry("default", server.uri)
+def registry(mlflow: MlflowServer) -> Iterator[MlflowRegistry]:
+    registry = MlflowRegistry("default", mlflow.uri)
     yield registry
     registry.close()
 
 
 async def test_a_search_of_a_thousand_models_is_at_most_two_requests(
-    registry: MlflowRegistry, server: MlflowServer
+    registry: MlflowRegistry, mlflow: MlflowServer
 ) -> None:
-    before = server.served()
+    before = mlflow.served()
     found = await registry.search()
-    assert server.served() - before <= 2
+    assert mlflow.served() - before <= 2
     assert len(found) == MODELS
     aliases = {model.name: model.aliases for model in found}
     assert aliases["model-0000"] == {"prod": 1}
@@ -51,21 +43,21 @@ async def test_a_search_of_a_thousand_models_is_at_most_two_requests(
 
 
 async def test_one_poll_for_two_hundred_objects_is_at_most_two_requests(
-    registry: MlflowRegistry, server: MlflowServer
+    registry: MlflowRegistry, mlflow: MlflowServer
 ) -> None:
-    configs = {"default": RegistryConfig(server.uri)}
+    configs = {"default": RegistryConfig(mlflow.uri)}
     registries = Registries(configs, {"default": registry}, SystemClock(), lambda _: None)
     refs = {Key("shop", f"object-{n}"): ModelRef(name=f"model-{n:04d}", alias="prod") for n in range(200)}
     for key, ref in refs.items():
         assert registries.resolve(key, ref) is None
-    before = server.served()
+    before = mlflow.served()
     await registries._poll("default", 0.0)
-    assert server.served() - before <= 8  # not one for each version
+    assert mlflow.served() - before <= 8  # not one for each version
     resolved = [registries.resolve(key, ref) for key, ref in refs.items()]
     assert [answer.model.name for answer in resolved if isinstance(answer, Resolved)] == [r.name for r in refs.values()]
-    before = server.served()
+    before = mlflow.served()
     await registries._poll("default", 0.0)
-    assert 1 <= server.served() - before <= 2
+    assert 1 <= mlflow.served() - before <= 2
 
 
 async def test_a_version_is_told_with_what_identifies_it(registry: MlflowRegistry) -> None:
@@ -105,26 +97,26 @@ async def test_a_version_without_a_run_has_no_metrics(registry: MlflowRegistry, 
     assert await registry.tags(name, number) == {}
 
 
-async def test_tags_are_written_found_again_and_removed(registry: MlflowRegistry, server: MlflowServer) -> None:
+async def test_tags_are_written_found_again_and_removed(registry: MlflowRegistry, mlflow: MlflowServer) -> None:
     tag = "modelramp.shop.object-1.state"
     assert await registry.marked(tag) == {}
     await registry.set_tags("model-0001", 1, {"modelramp.shop.object-1.reason": None, tag: "stable"})
     await registry.set_tags("model-0002", 1, {"other": "x", tag: "canary"})
     await registry.set_tags("model-0003", 1, {"modelramp.shop.object-11.state": "stable"})
-    before = server.served()
+    before = mlflow.served()
     assert await registry.marked(tag) == {
         ("model-0001", 1): {tag: "stable"},
         ("model-0002", 1): {tag: "canary", "other": "x"},
     }
-    assert server.served() - before == 1
+    assert mlflow.served() - before == 1
     await registry.set_tags("model-0002", 1, {tag: None})
     assert list(await registry.marked(tag)) == [("model-0001", 1)]
     with pytest.raises(RegistryError, match=r"tags to version 99 of model 'model-0001': .*not found"):
         await registry.set_tags("model-0001", 99, {tag: "stable"})
 
 
-async def test_what_became_of_a_version_is_written_once(registry: MlflowRegistry, server: MlflowServer) -> None:
-    configs, counted = {"default": RegistryConfig(server.uri, write=True)}, list[tuple[str, str]]()
+async def test_what_became_of_a_version_is_written_once(registry: MlflowRegistry, mlflow: MlflowServer) -> None:
+    configs, counted = {"default": RegistryConfig(mlflow.uri, write=True)}, list[tuple[str, str]]()
     found = await registry.version("model-0005", 1)
     assert found is not None
     wanted = {found: Mark(State.REJECTED, datetime(2026, 1, 1, tzinfo=UTC), "OOMKilled: killed")}

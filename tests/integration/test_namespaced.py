@@ -4,7 +4,7 @@ import json
 import re
 import secrets
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,7 +16,6 @@ from modelramp.adapters.observe import OWNER
 from modelramp.adapters.translate import SERVICE
 from modelramp.desired.meta import SPLIT_ANNOTATION
 from modelramp.ports import Object
-from tests.integration import mlflow_server
 from tests.integration.conftest import CreateOwner, cluster, kubectl
 from tests.integration.mlflow_server import MlflowServer
 from tests.integration.operator_process import ROOT, Launcher, shown_on_failure, until
@@ -24,13 +23,7 @@ from tests.integration.stand_in_node import StandInNode
 
 pytestmark = pytest.mark.timeout(900)  # the first time on a machine, helm is compiled; MLflow takes its time to start
 
-MODEL = "model-0000"
-
-
-@pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with mlflow_server.running(tmp_path_factory.mktemp("mlflow"), 1) as server:
-        yield server
+MODEL = "model-0103"
 
 
 @pytest.fixture

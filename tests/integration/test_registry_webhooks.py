@@ -1,9 +1,8 @@
 """A real MLflow tells the operator that an alias has moved, as docs/operations.md says to set it up."""
 
 import asyncio
-import base64
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +18,21 @@ from modelramp.edge.webhooks import Webhooks
 from modelramp.engine.approvals import Approvals
 from modelramp.engine.registries import Registries, RegistryConfig
 from modelramp.ports import Key
-from tests.integration.mlflow_server import MlflowServer, running
+from tests.integration.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.timeout(400)  # importing MLflow and starting its server take their time
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = Key("shop", "digits")
-SENDS_WEBHOOKS = {
-    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(bytes(32)).decode(),
-    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
-    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
-}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with running(tmp_path_factory.mktemp("mlflow"), 1, **SENDS_WEBHOOKS) as it:
-        yield it
+NAME = "model-0102"
 
 
 class Operator:
     """The poller and the webhooks' endpoint; the poller asks by itself once an hour."""
 
-    def __init__(self, server: MlflowServer, secret_file: Path) -> None:
-        self.adapter, self.woken, clock = MlflowRegistry("default", server.uri), asyncio.Event(), SystemClock()
-        configs = {"default": RegistryConfig(server.uri)}
+    def __init__(self, mlflow: MlflowServer, secret_file: Path) -> None:
+        self.adapter, self.woken, clock = MlflowRegistry("default", mlflow.uri), asyncio.Event(), SystemClock()
+        configs = {"default": RegistryConfig(mlflow.uri)}
         self.registries = Registries(configs, {"default": self.adapter}, clock, lambda _: self.woken.set())
         webhooks = Webhooks(clock, {"default": secret_file}, {})
         webhooks.lead(self.registries.nudge, Approvals())
@@ -52,15 +41,15 @@ class Operator:
     async def resolves(self, version: int) -> None:
         while True:
             self.woken.clear()
-            answer = self.registries.resolve(KEY, ModelRef(name="model-0000", alias="prod"))
+            answer = self.registries.resolve(KEY, ModelRef(name=NAME, alias="prod"))
             if isinstance(answer, Resolved) and answer.model.version == version:
                 return
             await self.woken.wait()
 
 
 @pytest.fixture
-async def operator(server: MlflowServer, tmp_path: Path) -> AsyncIterator[Operator]:
-    operator = Operator(server, tmp_path / "key")
+async def operator(mlflow: MlflowServer, tmp_path: Path) -> AsyncIterator[Operator]:
+    operator = Operator(mlflow, tmp_path / "key")
     poller = asyncio.create_task(operator.registries.run(3600.0))
     async with operator.server:
         yield operator
@@ -78,18 +67,19 @@ def documented(mlflow: str, operator: str, key: Path) -> Any:
     return names["webhook"]
 
 
-async def test_a_moved_alias_is_known_without_a_poll(operator: Operator, server: MlflowServer, tmp_path: Path) -> None:
+async def test_a_moved_alias_is_known_without_a_poll(operator: Operator, mlflow: MlflowServer, tmp_path: Path) -> None:
     key, address = tmp_path / "key", str(operator.server.make_url("")).rstrip("/")
     key.write_text("a long random word\n")
-    webhook = await asyncio.to_thread(documented, server.uri, address, key)
-    client = MlflowClient(server.uri)
+    webhook = await asyncio.to_thread(documented, mlflow.uri, address, key)
+    client = MlflowClient(mlflow.uri)
     tested = await asyncio.to_thread(client.test_webhook, webhook.webhook_id)
     assert (tested.response_status, tested.response_body) == (200, "the registry is asked\n")
     await operator.resolves(1)
-    version = await asyncio.to_thread(client.create_model_version, "model-0000", "s3://models/new")
-    await asyncio.to_thread(client.set_registered_model_alias, "model-0000", "prod", version.version)
+    version = await asyncio.to_thread(client.create_model_version, NAME, "s3://models/new")
+    await asyncio.to_thread(client.set_registered_model_alias, NAME, "prod", version.version)
     await operator.resolves(2)
 
     key.write_text("another word")
     tested = await asyncio.to_thread(client.test_webhook, webhook.webhook_id)
     assert (tested.success, tested.response_status) == (False, 401)
+    await asyncio.to_thread(client.delete_webhook, webhook.webhook_id)
