@@ -26,6 +26,7 @@ from modelramp.api.status import Phase
 from modelramp.domain.findings import Inference, Tensor
 from modelramp.domain.world import Fault
 from modelramp.ports import Kind
+from tests.unit.gateway_world import GATEWAY_SPEC, ROUTE, GatewayWorld
 from tests.unit.simulation import KEY, SPEC, Behaviour, Killed, Operator, SimulatedWorld
 
 SERVICE = Kind("v1", "Service")
@@ -36,7 +37,7 @@ STEPS_IN_A_ROW = 30
 REACHED: Counter[tuple[str, str]] = Counter()  # phase and reason after each pass
 ROWS = {
     *("Starting", "Serving", "Splitting", "Shadowing", "Holding", "Suspended", "Unschedulable", "Rejected"),
-    *("AliasNotFound", "RegistryUnavailable", "PodUnreachable", "Superseded"),
+    *("AliasNotFound", "RegistryUnavailable", "PodUnreachable", "Superseded", "RouteNotAccepted"),
 }
 ROLLOUT = {**SPEC["rollout"], "analysis": {"objectives": {"latency": {}}}}
 BEHAVIOURS = st.sampled_from(
@@ -60,7 +61,7 @@ SHADOWS = st.sampled_from([None, {}, {"maxDisagreement": 0.05}])
 PAUSES = st.sampled_from([None, {"duration": "5s"}, {"approval": "release"}])
 
 
-class WatchedWorld(SimulatedWorld):
+class Watched(SimulatedWorld):
     """Objects to writes that must never be made, on what had been read when they were made."""
 
     async def annotate_pod(self, key: Any, annotation: str, value: str) -> None:
@@ -68,17 +69,19 @@ class WatchedWorld(SimulatedWorld):
         shadow = split.get("shadow")
         assert not (shadow and split["weight"]), "users' answers in a shadow"
         if split["weight"] or shadow:
-            receiver = split["revision"]
-            assert any(p.revision == receiver for p in self.pods.values()), "weight for a revision without pods"
-            rejected = [r["revision"] for r in self.status.get("rejected", [])]
-            assert receiver not in rejected, "weight for a rejected revision"
-            candidate = self.status.get("candidate")
-            if candidate and candidate["revision"] == receiver:
-                states = [gate["state"] for gate in candidate["gates"]]
-                passed = bool(states) and set(states) == {"Passed"}
-                wanted = candidate["direct"] or candidate["obeyed"]  # by a person
-                assert passed or wanted, "weight behind a gate that is shut"
+            self._may_have_weight(split["revision"])
         await super().annotate_pod(key, annotation, value)
+
+    def _may_have_weight(self, receiver: str) -> None:
+        assert any(p.revision == receiver for p in self.pods.values()), "weight for a revision without pods"
+        rejected = [r["revision"] for r in self.status.get("rejected", [])]
+        assert receiver not in rejected, "weight for a rejected revision"
+        candidate = self.status.get("candidate")
+        if candidate and candidate["revision"] == receiver:
+            states = [gate["state"] for gate in candidate["gates"]]
+            passed = bool(states) and set(states) == {"Passed"}
+            wanted = candidate["direct"] or candidate["obeyed"]  # by a person
+            assert passed or wanted, "weight behind a gate that is shut"
 
     async def apply(self, body: dict[str, Any]) -> dict[str, Any]:
         if Kind(body["apiVersion"], body["kind"]) == SERVICE and body["metadata"]["name"] == KEY.name:
@@ -94,6 +97,17 @@ class WatchedWorld(SimulatedWorld):
         return service["spec"]["selector"]["modelramp.dev/revision"] if service else None
 
 
+class WatchedGateway(Watched, GatewayWorld):
+    async def apply(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body["kind"] == ROUTE.kind:
+            stable = self.status.get("stable", {}).get("revision")
+            for backend in body["spec"]["rules"][0]["backendRefs"]:
+                revision = backend["name"].rpartition("-")[2]
+                if backend["weight"] and revision != stable:
+                    self._may_have_weight(revision)
+        return await super().apply(body)
+
+
 def shadowed(rollout: dict[str, Any], shadow: dict[str, Any] | None) -> dict[str, Any]:
     """The rollout with a shadow before all else, and a bound perhaps."""
     if shadow is None:
@@ -104,11 +118,13 @@ def shadowed(rollout: dict[str, Any], shadow: dict[str, Any] | None) -> dict[str
 class Rollouts(RuleBasedStateMachine):
     """Everybody does as they like; afterwards the invariants hold."""
 
-    @initialize(pause=PAUSES, shadow=SHADOWS)
-    def start(self, pause: dict[str, Any] | None, shadow: dict[str, Any] | None) -> None:
+    @initialize(pause=PAUSES, shadow=SHADOWS, gateway=st.sampled_from([False, False, True]))
+    def start(self, pause: dict[str, Any] | None, shadow: dict[str, Any] | None, gateway: bool) -> None:
         self.loop = asyncio.new_event_loop()
         steps = [*SPEC["rollout"]["steps"], *([{"pause": pause}] if pause else [])]
-        self.world = WatchedWorld({**SPEC, "rollout": shadowed({**ROLLOUT, "steps": steps}, shadow)})
+        rollout = shadowed({**ROLLOUT, "steps": steps}, None if gateway else shadow)
+        self.gateway = WatchedGateway({**GATEWAY_SPEC, "rollout": rollout}) if gateway else None
+        self.world = self.gateway or Watched({**SPEC, "rollout": rollout})
         self.operator = Operator(self.world)
         self._passes(25)
 
@@ -184,6 +200,16 @@ class Rollouts(RuleBasedStateMachine):
     def pods_answer_the_operator(self, reachable: bool) -> None:
         self.world.pods_reachable = reachable
 
+    @precondition(lambda self: self.gateway and self.world.status.get("phase") in ("Ramping", "Promoting"))
+    @rule(weight=st.integers(0, 100), refuses=st.booleans())
+    def others_touch_the_route(self, weight: int, refuses: bool) -> None:
+        if refuses:
+            self.gateway.refusal = {"Accepted": "no such listener"}
+            self._passes(5)
+            self.gateway.refusal = {}
+        else:
+            self.gateway.meddle([weight] * len(self.gateway.shares()))
+
     @rule(
         verb=st.sampled_from(["abort", "pause", "resume", "approve", "promote", "retry", "rollback"]),
         nonce=st.integers(0, 9),
@@ -219,7 +245,7 @@ class Rollouts(RuleBasedStateMachine):
         if pause:
             steps.insert(1, {"pause": pause})
         edited = {**(ROLLOUT if latency else SPEC["rollout"]), "steps": steps, **more}
-        self.world.edit(rollout=shadowed(edited, shadow))
+        self.world.edit(rollout=shadowed(edited, None if self.gateway else shadow))
 
     @precondition(lambda self: self.world.status.get("phase") == "Stable")
     @rule()
