@@ -25,9 +25,11 @@ from hypothesis.stateful import (
 from modelramp.api.status import Phase
 from modelramp.domain.findings import Inference, Tensor
 from modelramp.domain.world import Fault
+from modelramp.engine.sources import SourceConfig, Sources
 from modelramp.ports import Kind
 from tests.unit.gateway_world import GATEWAY_SPEC, ROUTE, GatewayWorld
 from tests.unit.simulation import KEY, SPEC, Behaviour, Killed, Operator, SimulatedWorld
+from tests.unit.test_queries import TEMPLATE, Server
 
 SERVICE = Kind("v1", "Service")
 IN_CI = 10_000
@@ -58,6 +60,7 @@ BEHAVIOURS = st.sampled_from(
 )
 
 SHADOWS = st.sampled_from([None, {}, {"maxDisagreement": 0.05}])
+QUERIES = [{"source": "main", "query": "p99-latency", "max": 0.5, "failures": 2, "interval": "10s"}]
 PAUSES = st.sampled_from([None, {"duration": "5s"}, {"approval": "release"}])
 
 
@@ -118,19 +121,30 @@ def shadowed(rollout: dict[str, Any], shadow: dict[str, Any] | None) -> dict[str
 class Rollouts(RuleBasedStateMachine):
     """Everybody does as they like; afterwards the invariants hold."""
 
-    @initialize(pause=PAUSES, shadow=SHADOWS, gateway=st.sampled_from([False, False, True]))
-    def start(self, pause: dict[str, Any] | None, shadow: dict[str, Any] | None, gateway: bool) -> None:
-        self.loop = asyncio.new_event_loop()
+    @initialize(
+        pause=PAUSES,
+        shadow=SHADOWS,
+        gateway=st.sampled_from([False, False, True]),
+        queries=st.sampled_from([[], [], QUERIES]),
+    )
+    def start(self, pause: Any, shadow: dict[str, Any] | None, gateway: bool, queries: list[dict[str, Any]]) -> None:
+        self.loop, self.queries = asyncio.new_event_loop(), queries
         steps = [*SPEC["rollout"]["steps"], *([{"pause": pause}] if pause else [])]
-        rollout = shadowed({**ROLLOUT, "steps": steps}, None if gateway else shadow)
+        analysis = {**ROLLOUT["analysis"], "queries": queries}
+        rollout = shadowed({**ROLLOUT, "steps": steps, "analysis": analysis}, None if gateway else shadow)
         self.gateway = WatchedGateway({**GATEWAY_SPEC, "rollout": rollout}) if gateway else None
         self.world = self.gateway or Watched({**SPEC, "rollout": rollout})
-        self.operator = Operator(self.world)
+        self.prometheus = Server()
+        self._start_operator()
         self._passes(25)
 
     def teardown(self) -> None:
         if hasattr(self, "loop"):
             self.loop.close()
+
+    def _start_operator(self) -> None:
+        configs = {"main": SourceConfig({"p99-latency": TEMPLATE})}
+        self.operator = Operator(self.world, sources=Sources(configs, {"main": self.prometheus}))
 
     def _passes(self, count: int) -> None:
         for _ in range(count):
@@ -138,7 +152,7 @@ class Rollouts(RuleBasedStateMachine):
                 self.loop.run_until_complete(self.operator.step_if_due())
             except Killed:
                 self.world.kill_before = self.world.kill_after = None
-                self.operator = Operator(self.world)
+                self._start_operator()
             status = self.world.status
             REACHED[status.get("phase", ""), status.get("reason", "")] += 1
             self.world.tick(0.5)
@@ -186,7 +200,11 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        self.operator = Operator(self.world)
+        self._start_operator()
+
+    @rule(answer=st.sampled_from([0.2, 0.2, 0.9, "no route to host"]))
+    def prometheus_answers(self, answer: float | str) -> None:
+        self.prometheus.answer = answer
 
     @rule(index=st.integers(0, 3))
     def conflict(self, index: int) -> None:
@@ -244,7 +262,9 @@ class Rollouts(RuleBasedStateMachine):
         steps: list[dict[str, Any]] = [{"weight": w, "hold": "5s"} for w in sorted(weights)]
         if pause:
             steps.insert(1, {"pause": pause})
-        edited = {**(ROLLOUT if latency else SPEC["rollout"]), "steps": steps, **more}
+        objectives = ROLLOUT["analysis"] if latency else {}
+        analysis = {**objectives, **more.get("analysis", {}), "queries": self.queries}
+        edited = {**SPEC["rollout"], "steps": steps, **more, "analysis": analysis}
         self.world.edit(rollout=shadowed(edited, None if self.gateway else shadow))
 
     @precondition(lambda self: self.world.status.get("phase") == "Stable")
