@@ -64,7 +64,8 @@ def start(cluster: Cluster, programs: Path, place: Place, publish_api: Callable[
         publish_api()
         for name, flags in commands.items():
             processes[name].start([*place.prefix, programs / name, *flags], enter=place.enter)
-        processes["kube-apiserver"].await_(lambda: api.ready(cluster), 90)
+            if name == "kube-apiserver":  # the controllers give up on one that is not ready within 10 s
+                processes[name].await_(lambda: api.ready(cluster), 90)
         processes["kube-controller-manager"].await_(lambda: _controllers_work(cluster), 60)
 
 
