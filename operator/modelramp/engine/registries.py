@@ -152,7 +152,7 @@ class Registries:
             await self._search(name, view)
         await self._learn(name, view, wanted)
         line = iter(wanted.items())
-        await asyncio.gather(*(self._tell(name, view, line) for _ in range(AT_ONCE)))
+        await asyncio.gather(*(self._tell(name, view, line) for _ in range(min(AT_ONCE, len(wanted)))))
 
     async def _tell(self, name: str, view: _View, line: Iterator[tuple[Key, ModelRef]]) -> None:
         """Serves those in line, one after the other; several share the line, as a version to be asked for alone is a
