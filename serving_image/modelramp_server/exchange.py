@@ -1,15 +1,19 @@
 """One HTTP exchange over raw ASGI: read a bounded body, send an answer. What every route shares."""
 
+from __future__ import annotations
+
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from modelramp_server.prediction import Prediction
+from modelramp_server.protocol import v2
 from modelramp_server.protocol.errors import BadRequest, ServingError, TooLarge
+from modelramp_server.protocol.tensors import Array, TensorSpec
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -19,6 +23,7 @@ Header = tuple[bytes, bytes]
 JSON: Header = (b"content-type", b"application/json")
 CLOSE: Header = (b"connection", b"close")
 RELAYED = b"x-modelramp-relayed"
+PROTOBUF = b"application/x-protobuf"
 HEADER_LENGTH = b"inference-header-content-length"
 _TIMEOUT = b"x-request-timeout"
 # curl -d says form when it is told nothing; clients of raw tensors say octet-stream.
@@ -41,6 +46,22 @@ class Answer:
     prediction: Prediction | None = None
 
 
+class Codec(Protocol):
+    """How a request is read and answered that came by another way than HTTP. Bodies are then in its own form."""
+
+    def decode(self, inputs: Sequence[TensorSpec], outputs: Sequence[str]) -> v2.InferRequest:
+        """The checked request; raises BadRequest."""
+
+    def encode(self, request: v2.InferRequest, outputs: Mapping[str, Array], name: str, version: str) -> Answer:
+        """The answer of this pod's own model."""
+
+    def to_rest(self, request: InferenceRequest) -> InferenceRequest:
+        """The same request as V2 REST has it: what the candidate is asked."""
+
+    def from_rest(self, answer: Answer) -> Answer:
+        """A V2 REST answer in its own form; raises ValueError where it can't be read."""
+
+
 @dataclass(slots=True)
 class InferenceRequest:
     """An inference request, whole, as it came. Times are of the monotonic clock, in seconds."""
@@ -52,11 +73,20 @@ class InferenceRequest:
     header_length: int | None
     arrived: float
     budget: float
+    codec: Codec | None = None
 
     @property
     def deadline(self) -> float:
         """When the client's budget ends."""
         return self.arrived + self.budget
+
+    def as_rest(self) -> InferenceRequest:
+        """What the candidate is asked."""
+        return self if self.codec is None else self.codec.to_rest(self)
+
+    def read(self, answer: Answer) -> Answer:
+        """The candidate's answer as the client wants it; raises ValueError where it can't be read."""
+        return answer if self.codec is None else self.codec.from_rest(answer)
 
 
 def json_answer(status: int, document: object) -> Answer:

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -33,11 +33,28 @@ class JsonErrorProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+class Listener(Protocol):
+    """Another server with the same life."""
+
+    async def start(self) -> None:
+        """Listen."""
+
+    async def stop(self) -> None:
+        """Accept nothing more, finish what is in flight."""
+
+
 class HttpServer(uvicorn.Server):
     """Serves until SIGTERM, goes on accepting for `drain_delay` seconds, finishes what is in flight, returns."""
 
     def __init__(
-        self, app: App, host: str, port: int, drain_delay: float, grace: float, on_start: Callable[[], None]
+        self,
+        app: App,
+        host: str,
+        port: int,
+        drain_delay: float,
+        grace: float,
+        on_start: Callable[[], None],
+        beside: Sequence[Listener] = (),
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -59,6 +76,7 @@ class HttpServer(uvicorn.Server):
         self._app = app
         self._drain_delay = drain_delay
         self._on_start = on_start
+        self._beside = beside
         self._tasks: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: Any = None) -> None:
@@ -66,8 +84,14 @@ class HttpServer(uvicorn.Server):
         await super().startup(sockets)
         if self.should_exit:
             return
+        for listener in self._beside:
+            await listener.start()
         self._on_start()
         self._tasks.append(asyncio.create_task(self._send_idle_clients_away()))
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Finish what is in flight, everywhere at once."""
+        await asyncio.gather(super().shutdown(sockets), *(listener.stop() for listener in self._beside))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: lame duck. Second one: at once."""

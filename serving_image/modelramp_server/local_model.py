@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.model_thread import LoadedModel
-from modelramp_server.exchange import HEADER_LENGTH, JSON, Answer, Header, InferenceRequest, error_answer
+from modelramp_server.exchange import HEADER_LENGTH, JSON, Answer, Codec, Header, InferenceRequest, error_answer
 from modelramp_server.prediction import draw
 from modelramp_server.protocol import invocations, v2
 from modelramp_server.protocol.errors import NotReady, ServingError
@@ -64,6 +64,8 @@ class LocalModel:
     async def _infer(self, request: InferenceRequest) -> Answer:
         if self.model is None:
             raise NotReady(f"the model {self.name} is loading; try again")
+        if request.codec is not None:
+            return await self._other(request, request.codec, self.model)
         if request.route == "infer":
             return await self._v2(request, self.model)
         return await self._mlflow(request, self.model)
@@ -81,6 +83,14 @@ class LocalModel:
             return Answer(200, body, [JSON], prediction=draw(outputs))
         headers = [_BINARY, (HEADER_LENGTH, str(header_length).encode())]
         return Answer(200, body, headers, prediction=draw(outputs))
+
+    async def _other(self, request: InferenceRequest, codec: Codec, model: LoadedModel) -> Answer:
+        names = [spec.name for spec in model.outputs]
+        decoded = await self._codec_call(len(request.body), lambda: codec.decode(model.inputs, names))
+        outputs = await self._queue.answer(decoded.inputs, decoded.rows, request.deadline, request.budget)
+        answer = await self._codec_call(_size(outputs), lambda: codec.encode(decoded, outputs, self.name, self.version))
+        answer.prediction = draw(outputs)
+        return answer
 
     async def _mlflow(self, request: InferenceRequest, model: LoadedModel) -> Answer:
         decoded = await self._codec_call(len(request.body), lambda: invocations.decode(request.body, model.inputs))
