@@ -23,7 +23,6 @@ from modelramp_server.protocol.tensors import (
     TensorSpec,
     datatype_of,
     from_bytes,
-    from_json,
     narrow,
     reshape,
     to_bytes,
@@ -167,7 +166,7 @@ def _typed_contents(tensor: pb.ModelInferRequest.InferInputTensor, where: str) -
 def _response(body: bytes, header_length: int) -> pb.ModelInferResponse:
     document = orjson.loads(body[:header_length])
     message = pb.ModelInferResponse(
-        model_name=document["model_name"], model_version=document.get("model_version", ""), id=document.get("id", "")
+        model_name=document.get("model_name", ""), model_version=document.get("model_version", ""), id=document.get("id", "")
     )
     for entry, raw in _tensors(document["outputs"], body[header_length:]):
         message.outputs.add(name=entry["name"], datatype=entry["datatype"], shape=entry["shape"])
@@ -181,7 +180,7 @@ def _tensors(entries: Sequence[dict[str, Any]], tail: bytes) -> Iterator[tuple[d
     for entry in entries:
         size = entry.get("parameters", {}).get("binary_data_size")
         if size is None:
-            array = from_json(entry["data"], entry["datatype"], entry["name"])
+            array = np.asarray(entry["data"], dtype=DTYPES[entry["datatype"]])
         else:
             array = from_bytes(memoryview(tail)[position : position + size], entry["datatype"], entry["name"])
             position += size
