@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -33,16 +33,6 @@ class JsonErrorProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-class Listener(Protocol):
-    """Another server with the same life."""
-
-    async def start(self) -> None:
-        """Listen."""
-
-    async def stop(self) -> None:
-        """Accept nothing more, finish what is in flight."""
-
-
 class HttpServer(uvicorn.Server):
     """Serves until SIGTERM, goes on accepting for `drain_delay` seconds, finishes what is in flight, returns."""
 
@@ -54,7 +44,7 @@ class HttpServer(uvicorn.Server):
         drain_delay: float,
         grace: float,
         on_start: Callable[[], None],
-        beside: Sequence[Listener] = (),
+        on_shutdown: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -76,7 +66,7 @@ class HttpServer(uvicorn.Server):
         self._app = app
         self._drain_delay = drain_delay
         self._on_start = on_start
-        self._beside = beside
+        self._on_shutdown = on_shutdown
         self._tasks: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: Any = None) -> None:
@@ -84,14 +74,13 @@ class HttpServer(uvicorn.Server):
         await super().startup(sockets)
         if self.should_exit:
             return
-        for listener in self._beside:
-            await listener.start()
         self._on_start()
         self._tasks.append(asyncio.create_task(self._send_idle_clients_away()))
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Finish what is in flight, everywhere at once."""
-        await asyncio.gather(super().shutdown(sockets), *(listener.stop() for listener in self._beside))
+        """Finish what is in flight, here and beside at once."""
+        beside = [] if self._on_shutdown is None else [self._on_shutdown()]
+        await asyncio.gather(super().shutdown(sockets), *beside)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: lame duck. Second one: at once."""

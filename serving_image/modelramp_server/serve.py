@@ -66,7 +66,7 @@ class Service:
             settings.drain_delay,
             settings.request_timeout,
             self._start,
-            [] if self.rpc is None else [self.rpc],
+            None if self.rpc is None else self.rpc.stop,
         )
 
     async def run(self) -> None:
@@ -75,6 +75,8 @@ class Service:
         Raises:
             ModelProblem: why the model can't be served.
         """
+        if self.rpc is not None:
+            await self.rpc.start()
         try:
             await self.server.serve()
         finally:
@@ -111,7 +113,14 @@ def _rpc(settings: ServeSettings, app: App, traffic: Traffic, metrics: Metrics) 
     from modelramp_server.rpc.service import InferenceService
 
     service = InferenceService(app, traffic, metrics, settings.request_timeout)
-    return RpcServer(service, settings.app_host, settings.grpc_port, settings.payload_limit, settings.request_timeout)
+    return RpcServer(
+        service,
+        settings.app_host,
+        settings.grpc_port,
+        settings.payload_limit,
+        settings.drain_delay,
+        settings.request_timeout,
+    )
 
 
 def serve(settings: ServeSettings, folder: Path) -> None:

@@ -288,7 +288,9 @@ def test_every_answer_says_who_answered_and_is_counted(start, lookup_model, conn
     assert failed.code is Code.INTERNAL and "failed on this input" in failed.details
     assert client.infer(number(model_name="other")).code is Code.NOT_FOUND
     assert client.infer(number(), metadata=[("x-modelramp-relayed", "smoke")]).code is Code.OK
-    counts = {code: server.metric("modelramp_requests_total", route="grpc", code=code) for code in ("200", "500", "404")}
+    counts = {
+        code: server.metric("modelramp_requests_total", route="grpc", code=code) for code in ("200", "500", "404")
+    }
     assert counts == {"200": 1, "500": 1, "404": 1}
     assert server.metric("modelramp_request_duration_seconds_count", route="grpc") == 3
     assert server.metric("modelramp_split_requests_total", side="stable", outcome="ok") == 1

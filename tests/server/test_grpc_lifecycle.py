@@ -1,5 +1,7 @@
 """The gRPC listener's life: health, connections of a limited age, and a SIGTERM under load that loses nothing."""
 
+import asyncio
+import contextlib
 import signal
 import socket
 import threading
@@ -54,6 +56,44 @@ class Clients:
         self.client.close()
 
 
+class Front:
+    """A Service as kube-proxy makes it: a new connection goes to the pod chosen by then, an open one stays."""
+
+    def __init__(self, pod: int) -> None:
+        self.pod = pod
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._connected, "127.0.0.1", 0))
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self.pod)
+        await asyncio.gather(_pass_on(reader, to_writer), _pass_on(to_reader, writer))
+
+    async def _end(self) -> None:
+        self._server.close()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+
+    def stop(self) -> None:
+        """Once both sides of all connections have closed."""
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(20)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
 @pytest.fixture
 def replicas(lookup_model) -> Iterator[list[Process]]:
     made = [
@@ -77,7 +117,8 @@ def free_port() -> int:
 
 def test_sigterm_under_load_loses_no_call(replicas: list[Process]) -> None:
     first, second = replicas
-    clients = Clients(first.grpc_port, second.grpc_port)
+    front = Front(first.grpc_port)
+    clients = Clients(front.port)
     watcher = RpcClient(first.grpc_port)
     try:
         eventually(lambda: clients.answered_by("aaaaaaaa") > 100)
@@ -85,6 +126,7 @@ def test_sigterm_under_load_loses_no_call(replicas: list[Process]) -> None:
         assert next(states).status == health(watcher) == SERVING
         first.popen.send_signal(signal.SIGTERM)
         assert next(states).status == health(watcher) == NOT_SERVING
+        front.pod = second.grpc_port
         assert watcher.infer(number()).code is Code.OK, "the lame duck still answers"
         assert first.popen.wait(20) == 0
         assert list(states) == []
@@ -92,6 +134,7 @@ def test_sigterm_under_load_loses_no_call(replicas: list[Process]) -> None:
     finally:
         clients.stop()
         watcher.close()
+        front.stop()
     assert clients.failures() == []
 
 

@@ -76,7 +76,9 @@ def test_the_candidate_is_asked_by_rest_in_bytes(pair: Pair, client: RpcClient, 
     assert head.startswith(f"post /{REVISION}/v2/models/digits/infer http/1.1")
     assert fields["x-modelramp-relayed"] == OWN and fields["x-request-id"] == "r7"
     assert 0 < float(fields["x-request-timeout"]) < 0.5, "the client's deadline"
-    assert not {"grpc-timeout", "grpc-accept-encoding", "accept-encoding", "te", "x-blob-bin", "user-agent"} & set(fields)
+    assert not {"grpc-timeout", "grpc-accept-encoding", "accept-encoding", "te", "x-blob-bin", "user-agent"} & set(
+        fields
+    )
     length = int(fields["inference-header-content-length"])
     sent, tail = json.loads(candidate.bodies[0][:length]), candidate.bodies[0][length:]
     assert tail == (2).to_bytes(8, "little") and sent["parameters"] == {"binary_data_output": True}

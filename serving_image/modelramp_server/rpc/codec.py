@@ -166,7 +166,9 @@ def _typed_contents(tensor: pb.ModelInferRequest.InferInputTensor, where: str) -
 def _response(body: bytes, header_length: int) -> pb.ModelInferResponse:
     document = orjson.loads(body[:header_length])
     message = pb.ModelInferResponse(
-        model_name=document.get("model_name", ""), model_version=document.get("model_version", ""), id=document.get("id", "")
+        model_name=document.get("model_name", ""),
+        model_version=document.get("model_version", ""),
+        id=document.get("id", ""),
     )
     for entry, raw in _tensors(document["outputs"], body[header_length:]):
         message.outputs.add(name=entry["name"], datatype=entry["datatype"], shape=entry["shape"])

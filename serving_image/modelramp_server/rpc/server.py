@@ -9,16 +9,20 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from modelramp_server.rpc.health import Health
 from modelramp_server.rpc.service import SERVICE, InferenceService
 
-# Seconds until a client is asked to open a new connection: it then meets the pods that are there by now.
-CONNECTION_AGE = 60
+# Seconds until a client is asked to open a new connection: it then meets the pods that are there by now. The library
+# cuts calls off that reach it while it stops, so all clients must have left before: within half of the lame duck.
+CONNECTION_AGE = 60.0
 
 log = logging.getLogger(__name__)
 
 
 class RpcServer:
-    """Listens from `start` to `stop`; `grace` is the time that a call may take. Created and used on the event loop."""
+    """Listens from `start` to `stop`; `grace` is the time that a call may take."""
 
-    def __init__(self, service: InferenceService, host: str, port: int, payload_limit: int, grace: float) -> None:
+    def __init__(
+        self, service: InferenceService, host: str, port: int, payload_limit: int, drain_delay: float, grace: float
+    ) -> None:
+        age = min(CONNECTION_AGE, drain_delay / 2) or CONNECTION_AGE
         self.port = port
         self._host = f"[{host}]" if ":" in host else host
         self._service = service
@@ -27,7 +31,7 @@ class RpcServer:
         self._options = [
             ("grpc.so_reuseport", 0),  # two servers on one port would share its clients
             ("grpc.max_receive_message_length", payload_limit),
-            ("grpc.max_connection_age_ms", int(CONNECTION_AGE * 1000)),
+            ("grpc.max_connection_age_ms", int(age * 1000)),
             # Also the end of messages that never get whole.
             ("grpc.max_connection_age_grace_ms", int((grace + 5) * 1000)),
         ]
