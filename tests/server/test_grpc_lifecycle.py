@@ -101,7 +101,7 @@ def replicas(lookup_model) -> Iterator[list[Process]]:
         for revision in ("aaaaaaaa", "bbbbbbbb")
     ]
     for process in made:
-        eventually(lambda: process.ready() == 200)
+        eventually(lambda running=process: running.ready() == 200)
     yield made
     for process in made:
         if process.popen.poll() is None:

@@ -14,7 +14,7 @@ from modelramp_server.rpc.codec import outputs_of
 from tests.server import candidate_stub
 from tests.server.candidate_stub import REVISION, Behaviour, Candidate, answer, says
 from tests.server.rpc import RpcClient, RpcReply, number, tensor
-from tests.server.served import OWN, Served, eventually
+from tests.server.served import OWN, eventually
 from tests.server.test_relay import Pair
 
 Code = grpc.StatusCode
