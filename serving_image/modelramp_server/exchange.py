@@ -43,7 +43,8 @@ class Answer:
 
 @dataclass(slots=True)
 class InferenceRequest:
-    """An inference request, whole, as it came. Times are of the monotonic clock, in seconds."""
+    """An inference request, whole, as it came. Times are of the monotonic clock, in seconds; `content_type` is in
+    lower case, without its parameters, b"" where the client names none."""
 
     route: str
     path: str
@@ -52,11 +53,23 @@ class InferenceRequest:
     header_length: int | None
     arrived: float
     budget: float
+    content_type: bytes = b""
 
     @property
     def deadline(self) -> float:
         """When the client's budget ends."""
         return self.arrived + self.budget
+
+
+def check_json(content_type: bytes) -> None:
+    """Refuse what is said to be anything but JSON; what is said to be nothing is JSON.
+
+    Raises:
+        ServingError: 415.
+    """
+    if content_type and content_type not in _JSON_TYPES and not content_type.endswith(b"+json"):
+        kind = content_type.decode("latin-1")
+        raise ServingError(415, f"content-type {kind!r} is not served here; send application/json")
 
 
 def json_answer(status: int, document: object) -> Answer:
@@ -84,12 +97,12 @@ async def read_request(
         timeout: seconds at most, whatever the client allows.
 
     Raises:
-        ServingError: 400, 408, 413 or 415.
+        ServingError: 400, 408, 413 or 415 (content-encoding).
         Disconnected: the client left.
     """
     arrived = time.monotonic()
     headers = dict(scope["headers"])
-    _check_content(headers)
+    _check_encoding(headers)
     budget = _budget(headers.get(_TIMEOUT), timeout)
     header_length = _header_length(headers.get(HEADER_LENGTH))
     if int(headers.get(b"content-length", b"0")) > payload_limit:
@@ -101,7 +114,8 @@ async def read_request(
         raise ServingError(408, f"the body did not arrive within {timeout:g} s") from None
     query = scope["query_string"]
     path = scope["raw_path"].decode("ascii") + (f"?{query.decode('ascii')}" if query else "")
-    return InferenceRequest(route, path, scope["headers"], body, header_length, arrived, budget)
+    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    return InferenceRequest(route, path, scope["headers"], body, header_length, arrived, budget, kind)
 
 
 async def respond(send: Send, answer: Answer, close: bool) -> None:
@@ -128,10 +142,7 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _check_content(headers: dict[bytes, bytes]) -> None:
-    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    if kind and kind not in _JSON_TYPES and not kind.endswith(b"+json"):
-        raise ServingError(415, f"content-type {kind.decode('latin-1')!r} is not served; send application/json")
+def _check_encoding(headers: dict[bytes, bytes]) -> None:
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding not in (b"", b"identity"):
         raise ServingError(415, f"content-encoding {encoding.decode('latin-1')!r} is not served; send it plain")
