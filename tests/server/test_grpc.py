@@ -17,7 +17,7 @@ from modelramp_server import serve
 from modelramp_server.protocol.errors import BadRequest
 from modelramp_server.protocol.tensors import Array, TensorSpec
 from modelramp_server.rpc import inference_pb2 as pb
-from modelramp_server.rpc.codec import RpcCodec, outputs_of
+from modelramp_server.rpc.codec import ModelInfer, Rpc, outputs_of
 from tests.server import models
 from tests.server.rpc import RpcClient, RpcReply, number, settled, tensor
 from tests.server.served import OWN, Served, eventually
@@ -159,11 +159,10 @@ INTEGERS = {
 def test_every_datatype_comes_through(datatype: str) -> None:
     field, value = INTEGERS[datatype]
     request = pb.ModelInferRequest(inputs=[tensor("t", datatype, [2], **{field: [value, value]})], id="9")
-    codec = RpcCodec(request)
-    decoded = codec.decode([TensorSpec("t", datatype, (-1,))], ["t"])
+    decoded = ModelInfer(request).check([TensorSpec("t", datatype, (-1,))], ["t"])
     expected = value.decode() if isinstance(value, bytes) else value
     assert decoded.inputs["t"].tolist() == [expected, expected] and decoded.rows == 2
-    answer = codec.encode(decoded, decoded.inputs, "m", "1")
+    answer = Rpc("m", "1").encode(decoded, decoded.inputs)
     assert outputs_of(answer.body)["t"].tolist() == [expected, expected]
     assert pb.ModelInferResponse.FromString(answer.body).id == "9"
 
@@ -173,7 +172,7 @@ def test_several_raw_inputs_keep_their_order() -> None:
         inputs=[tensor("b", "INT8", [1]), tensor("a", "INT16", [1])], raw_input_contents=[b"\x01", b"\x02\x00"]
     )
     specs = [TensorSpec("a", "INT16", (-1,)), TensorSpec("b", "INT8", (-1,))]
-    decoded = RpcCodec(request).decode(specs, [])
+    decoded = ModelInfer(request).check(specs, [])
     assert {name: array.tolist() for name, array in decoded.inputs.items()} == {"a": [2], "b": [1]}
 
 
@@ -181,7 +180,7 @@ def test_several_raw_inputs_keep_their_order() -> None:
 def test_strings_must_be_whole_and_fp16_is_raw(datatype: str) -> None:
     request = pb.ModelInferRequest(inputs=[tensor("t", datatype, [1])], raw_input_contents=[b"\xff"])
     with pytest.raises(BadRequest, match=r"inputs\[0\] \(t\)"):
-        RpcCodec(request).decode([TensorSpec("t", datatype, (-1,))], [])
+        ModelInfer(request).check([TensorSpec("t", datatype, (-1,))], [])
 
 
 def parameters(**values: Any) -> dict[str, pb.InferParameter]:

@@ -40,6 +40,7 @@ class InferRequest:
     outputs: list[str] | None = None
     binary: frozenset[str] = frozenset()
     all_binary: bool = False
+    params: bytes = b""
 
 
 def decode(

@@ -7,13 +7,14 @@ for the candidate, which is asked by REST, is the document written out; its numb
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import orjson
 
+from modelramp_server.batching.model_thread import LoadedModel
 from modelramp_server.exchange import HEADER_LENGTH, PROTOBUF, Answer, InferenceRequest
 from modelramp_server.protocol import v2
 from modelramp_server.protocol.errors import BadRequest
@@ -43,8 +44,30 @@ _CONTENTS: dict[str, tuple[str, str]] = {
 _REST_ONLY = ("binary_data", "binary_data_size", "binary_data_output")
 
 
-class RpcCodec:
-    """One ModelInfer request; answers are serialized ModelInferResponses with raw contents."""
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """The dialect of requests that carry a `ModelInfer`; answers are serialized, with raw contents."""
+
+    name: str
+    version: str
+
+    def decode(self, request: InferenceRequest, model: LoadedModel) -> v2.InferRequest:
+        """See Dialect."""
+        assert isinstance(request.translation, ModelInfer)
+        return request.translation.check(model.inputs, [spec.name for spec in model.outputs])
+
+    def encode(self, decoded: v2.InferRequest, outputs: Mapping[str, Array]) -> Answer:
+        """See Dialect."""
+        answer = pb.ModelInferResponse(model_name=self.name, model_version=self.version, id=decoded.id or "")
+        for output in outputs if decoded.outputs is None else decoded.outputs:
+            array = outputs[output]
+            answer.outputs.add(name=output, datatype=datatype_of(array), shape=array.shape)
+            answer.raw_output_contents.append(to_bytes(array))
+        return _serialized(answer, [])
+
+
+class ModelInfer:
+    """One request; see exchange.Translation."""
 
     def __init__(self, message: pb.ModelInferRequest) -> None:
         """Raises BadRequest: contents that are missing, twice, or of another type than the datatype."""
@@ -52,21 +75,13 @@ class RpcCodec:
         self._tensors = _raw_contents(message)
         self._document = _document(message, self._tensors)
 
-    def decode(self, inputs: Sequence[TensorSpec], outputs: Sequence[str]) -> v2.InferRequest:
-        """See exchange.Codec."""
-        return v2.check(self._document, memoryview(self._tail()), inputs, outputs)
-
-    def encode(self, request: v2.InferRequest, outputs: Mapping[str, Array], name: str, version: str) -> Answer:
-        """See exchange.Codec."""
-        answer = pb.ModelInferResponse(model_name=name, model_version=version, id=request.id or "")
-        for output in outputs if request.outputs is None else request.outputs:
-            array = outputs[output]
-            answer.outputs.add(name=output, datatype=datatype_of(array), shape=array.shape)
-            answer.raw_output_contents.append(to_bytes(array))
-        return _serialized(answer, [])
+    def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[str]) -> v2.InferRequest:
+        """The arrays, if the model takes them; raises BadRequest."""
+        tail = self._tensors[0] if len(self._tensors) == 1 else b"".join(self._tensors)
+        return v2.check(self._document, memoryview(tail), inputs, outputs)
 
     def to_rest(self, request: InferenceRequest) -> InferenceRequest:
-        """See exchange.Codec."""
+        """See Translation."""
         header = orjson.dumps(self._document)
         headers = [
             *request.headers,
@@ -76,11 +91,11 @@ class RpcCodec:
         body = b"".join([header, *self._tensors])
         path = f"/v2/models/{quote(self._model, safe='')}/infer"
         return replace(
-            request, route="infer", path=path, headers=headers, body=body, header_length=len(header), codec=None
+            request, route="infer", path=path, headers=headers, body=body, header_length=len(header), translation=None
         )
 
     def from_rest(self, answer: Answer) -> Answer:
-        """See exchange.Codec."""
+        """See Translation."""
         if not 200 <= answer.status < 300:
             return answer
         length = dict(answer.headers).get(HEADER_LENGTH)
@@ -91,12 +106,9 @@ class RpcCodec:
         kept = [header for header in answer.headers if header[0] not in (b"content-type", HEADER_LENGTH)]
         return _serialized(message, kept)
 
-    def _tail(self) -> bytes:
-        return self._tensors[0] if len(self._tensors) == 1 else b"".join(self._tensors)
-
 
 def outputs_of(body: bytes) -> dict[str, Array]:
-    """The outputs of a serialized answer, as `RpcCodec` writes them."""
+    """The outputs of a serialized answer, as `Rpc` writes them."""
     message = pb.ModelInferResponse.FromString(body)
     pairs = zip(message.outputs, message.raw_output_contents, strict=True)
     return {

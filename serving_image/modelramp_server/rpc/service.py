@@ -15,7 +15,7 @@ from modelramp_server.observability.metrics import Metrics
 from modelramp_server.protocol.errors import BadRequest, OutOfTime, ServingError
 from modelramp_server.relay.traffic import Traffic
 from modelramp_server.rpc import inference_pb2 as pb
-from modelramp_server.rpc.codec import RpcCodec
+from modelramp_server.rpc.codec import ModelInfer, Rpc
 from modelramp_server.rpc.status import CLIENT_GONE, code_of, details_of, metadata_of
 
 SERVICE = "inference.GRPCInferenceService"
@@ -48,6 +48,7 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._traffic = traffic
         self._metrics = metrics
         self._timeout = timeout
+        self._local.speak(ROUTE, Rpc(self._local.name, self._local.version))
         handlers: dict[str, Handler] = {
             "ServerLive": self._call(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True)),
             "ServerReady": self._call(pb.ServerReadyRequest, lambda _: pb.ServerReadyResponse(ready=self.is_ready())),
@@ -99,7 +100,8 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 message = _parse(pb.ModelInferRequest, raw)
                 self._check(message.model_name, message.model_version)
                 budget = self._budget(context.time_remaining())
-                request = InferenceRequest(ROUTE, "", headers, raw, None, arrived, budget, RpcCodec(message))
+                request = InferenceRequest(ROUTE, "", headers, raw, None, arrived, budget)
+                request.translation = ModelInfer(message)
             except ServingError as error:
                 answer = error_answer(error)
                 answer.headers += self._local.headers
