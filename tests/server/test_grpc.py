@@ -14,10 +14,11 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from modelramp_server import serve
-from modelramp_server.protocol.errors import BadRequest
+from modelramp_server.protocol.errors import BadRequest, ServingError
 from modelramp_server.protocol.tensors import Array, TensorSpec
 from modelramp_server.rpc import inference_pb2 as pb
 from modelramp_server.rpc.codec import ModelInfer, Rpc, outputs_of
+from modelramp_server.rpc.service import InferenceService
 from tests.server import models
 from tests.server.rpc import RpcClient, RpcReply, number, settled, tensor
 from tests.server.served import OWN, Served, eventually
@@ -231,7 +232,7 @@ BAD: list[tuple[str, Any, Code, str]] = [
     ("an input twice", digits(inputs=[X, X], raw_input_contents=[bytes(256)] * 2), Code.INVALID_ARGUMENT, "twice"),
     ("no datatype", digits(inputs=[tensor("X", "", [1, 64])]), Code.INVALID_ARGUMENT, "datatype is ''"),
     ("no such datatype", typed("FP8", fp32_contents=HALF), Code.INVALID_ARGUMENT, "datatype is 'FP8'"),
-    ("BF16", digits(inputs=[tensor("X", "BF16", [1, 64])]), Code.INVALID_ARGUMENT, "'BF16'"),
+    ("BF16", digits(inputs=[tensor("X", "BF16", [1, 64])]), Code.INVALID_ARGUMENT, "BF16"),
     ("another datatype", digits(inputs=[tensor("X", "INT32", [1, 64])]), Code.INVALID_ARGUMENT, "wants FP32"),
     ("a wider datatype", digits(inputs=[tensor("X", "FP64", [1, 32])]), Code.INVALID_ARGUMENT, "wants FP32"),
     ("no shape", digits(inputs=[tensor("X", "FP32", [])]), Code.INVALID_ARGUMENT, "shape"),
@@ -416,3 +417,23 @@ def test_nothing_of_it_is_imported_unless_it_is_asked_for(lookup_model) -> None:
         "assert not {'grpc', 'modelramp_server.rpc'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=50)
+
+
+def test_who_is_not_admitted_is_told_and_not_counted(start, lookup_model, connect, monkeypatch) -> None:
+    asked: list[str] = []
+
+    async def admit(path: str, headers: list[tuple[bytes, bytes]]) -> None:
+        asked.append(path)
+        if dict(headers).get(b"authorization") != b"Bearer k":
+            raise ServingError(401, "show your key")
+
+    made = InferenceService.__init__
+    monkeypatch.setattr(InferenceService, "__init__", lambda self, *given: made(self, *given, admit=admit))
+    server = start(lookup_model, grpc_port=0)
+    client = connect(server)
+    for method in ("ModelInfer", "ServerMetadata"):
+        reply = client.send(b"", method)
+        assert (reply.code, reply.details) == (Code.UNAUTHENTICATED, "show your key")
+    assert server.metric("modelramp_requests_total") == 0
+    assert client.infer(number(), metadata=[("authorization", "Bearer k")]).code is Code.OK
+    assert asked == ["/v2/models/digits/infer", "/v2", "/v2/models/digits/infer"]

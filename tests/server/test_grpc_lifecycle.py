@@ -179,6 +179,7 @@ def test_channels_are_asked_to_connect_anew_and_lose_nothing(start, lookup_model
 
 def test_a_port_that_is_taken(lookup_model) -> None:
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         server = Served(lookup_model, grpc_port=taken.getsockname()[1])
