@@ -97,7 +97,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 @pytest.fixture
 def replicas(lookup_model) -> Iterator[list[Process]]:
     made = [
-        Process(lookup_model, DRAIN_DELAY="1", GRPC_PORT=str(free_port()), MODEL_REVISION=revision)
+        Process(lookup_model, DRAIN_DELAY="2", GRPC_PORT=str(free_port()), MODEL_REVISION=revision)
         for revision in ("aaaaaaaa", "bbbbbbbb")
     ]
     for process in made:
