@@ -23,6 +23,7 @@ static: setup
 	.venv/bin/ruff format --check .
 	$(PY) -m modelramp.api.crd | diff -u crds/modeldeployments.yaml - || { echo "crds/ is stale: make crd"; exit 1; }
 	$(PY) hack/manifests.py --check
+	$(PY) hack/proto.py --check
 	.venv/bin/lint-imports --no-logo
 	.venv/bin/mypy
 	MYPYPATH=hack/cluster .venv/bin/mypy hack/cluster
@@ -73,6 +74,9 @@ images: setup ## Build the images and load them into the local cluster
 crd: setup ## Write the CRD from the pydantic models
 	$(PY) -m modelramp.api.crd > crds/modeldeployments.yaml
 
+proto: setup ## Write the messages of V2 gRPC from inference.proto
+	$(PY) hack/proto.py
+
 manifests: crd ## Render the chart into config/install.yaml
 	$(PY) hack/manifests.py
 
@@ -95,4 +99,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit coverage simulate soak study server integration e2e test without-node demo images crd manifests cluster-up cluster-down bench bench-operator format lock
+.PHONY: help setup check static unit coverage simulate soak study server integration e2e test without-node demo images crd proto manifests cluster-up cluster-down bench bench-operator format lock

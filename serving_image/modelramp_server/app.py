@@ -67,7 +67,7 @@ class App:
             await self._infer(scope, receive, send, *inference)
             return
         try:
-            answer = self._page(path, scope["method"])
+            answer = self.page(path, scope["method"])
         except ServingError as error:
             answer = error_answer(error)
         await respond(send, answer, self.closing)
@@ -90,7 +90,12 @@ class App:
             self._metrics.request(route, answer.status)()
             self._metrics.duration(route)(time.monotonic() - started)
 
-    def _page(self, path: str, method: str) -> Answer:
+    def page(self, path: str, method: str) -> Answer:
+        """The answer to all but inference.
+
+        Raises:
+            ServingError: 404, 405, or what the page says.
+        """
         methods = self._pages.get(path)
         if methods is None and path in self._inference:
             raise ServingError(405, f"{path} answers POST only", allow="POST")

@@ -1,10 +1,12 @@
 """One HTTP exchange over raw ASGI: read a bounded body, send an answer. What every route shares."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -19,6 +21,7 @@ Header = tuple[bytes, bytes]
 JSON: Header = (b"content-type", b"application/json")
 CLOSE: Header = (b"connection", b"close")
 RELAYED = b"x-modelramp-relayed"
+PROTOBUF = b"application/x-protobuf"
 HEADER_LENGTH = b"inference-header-content-length"
 _TIMEOUT = b"x-request-timeout"
 # curl -d says form when it is told nothing; clients of raw tensors say octet-stream.
@@ -41,9 +44,20 @@ class Answer:
     prediction: Prediction | None = None
 
 
+class Translation(Protocol):
+    """What a request that came by another protocol says in V2 REST, which is what the candidate is asked in."""
+
+    def to_rest(self, request: InferenceRequest) -> InferenceRequest:
+        """The same request."""
+
+    def from_rest(self, answer: Answer) -> Answer:
+        """The answer in the protocol of the request; raises ValueError where it can't be read."""
+
+
 @dataclass(slots=True)
 class InferenceRequest:
-    """An inference request, whole, as it came. Times are of the monotonic clock, in seconds."""
+    """An inference request, whole, as it came. Times are of the monotonic clock, in seconds; `content_type` is in
+    lower case, without its parameters, b"" where the client names none."""
 
     route: str
     path: str
@@ -52,11 +66,32 @@ class InferenceRequest:
     header_length: int | None
     arrived: float
     budget: float
+    content_type: bytes = b""
+    translation: Translation | None = None
 
     @property
     def deadline(self) -> float:
         """When the client's budget ends."""
         return self.arrived + self.budget
+
+    def as_rest(self) -> InferenceRequest:
+        """What the candidate is asked."""
+        return self if self.translation is None else self.translation.to_rest(self)
+
+    def read(self, answer: Answer) -> Answer:
+        """The candidate's answer as the client wants it; raises ValueError where it can't be read."""
+        return answer if self.translation is None else self.translation.from_rest(answer)
+
+
+def check_json(content_type: bytes) -> None:
+    """Refuse what is said to be anything but JSON; what is said to be nothing is JSON.
+
+    Raises:
+        ServingError: 415.
+    """
+    if content_type and content_type not in _JSON_TYPES and not content_type.endswith(b"+json"):
+        kind = content_type.decode("latin-1")
+        raise ServingError(415, f"content-type {kind!r} is not served here; send application/json")
 
 
 def json_answer(status: int, document: object) -> Answer:
@@ -84,12 +119,12 @@ async def read_request(
         timeout: seconds at most, whatever the client allows.
 
     Raises:
-        ServingError: 400, 408, 413 or 415.
+        ServingError: 400, 408, 413 or 415 (content-encoding).
         Disconnected: the client left.
     """
     arrived = time.monotonic()
     headers = dict(scope["headers"])
-    _check_content(headers)
+    _check_encoding(headers)
     budget = _budget(headers.get(_TIMEOUT), timeout)
     header_length = _header_length(headers.get(HEADER_LENGTH))
     if int(headers.get(b"content-length", b"0")) > payload_limit:
@@ -101,7 +136,8 @@ async def read_request(
         raise ServingError(408, f"the body did not arrive within {timeout:g} s") from None
     query = scope["query_string"]
     path = scope["raw_path"].decode("ascii") + (f"?{query.decode('ascii')}" if query else "")
-    return InferenceRequest(route, path, scope["headers"], body, header_length, arrived, budget)
+    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    return InferenceRequest(route, path, scope["headers"], body, header_length, arrived, budget, kind)
 
 
 async def respond(send: Send, answer: Answer, close: bool) -> None:
@@ -128,10 +164,7 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _check_content(headers: dict[bytes, bytes]) -> None:
-    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    if kind and kind not in _JSON_TYPES and not kind.endswith(b"+json"):
-        raise ServingError(415, f"content-type {kind.decode('latin-1')!r} is not served; send application/json")
+def _check_encoding(headers: dict[bytes, bytes]) -> None:
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding not in (b"", b"identity"):
         raise ServingError(415, f"content-encoding {encoding.decode('latin-1')!r} is not served; send it plain")

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
 
@@ -37,7 +37,14 @@ class HttpServer(uvicorn.Server):
     """Serves until SIGTERM, goes on accepting for `drain_delay` seconds, finishes what is in flight, returns."""
 
     def __init__(
-        self, app: App, host: str, port: int, drain_delay: float, grace: float, on_start: Callable[[], None]
+        self,
+        app: App,
+        host: str,
+        port: int,
+        drain_delay: float,
+        grace: float,
+        on_start: Callable[[], None],
+        on_shutdown: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -59,6 +66,7 @@ class HttpServer(uvicorn.Server):
         self._app = app
         self._drain_delay = drain_delay
         self._on_start = on_start
+        self._on_shutdown = on_shutdown
         self._tasks: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: Any = None) -> None:
@@ -68,6 +76,11 @@ class HttpServer(uvicorn.Server):
             return
         self._on_start()
         self._tasks.append(asyncio.create_task(self._send_idle_clients_away()))
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Finish what is in flight, here and beside at once."""
+        beside = [] if self._on_shutdown is None else [self._on_shutdown()]
+        await asyncio.gather(super().shutdown(sockets), *beside)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: lame duck. Second one: at once."""

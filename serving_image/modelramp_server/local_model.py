@@ -4,13 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.model_thread import LoadedModel
-from modelramp_server.exchange import HEADER_LENGTH, JSON, Answer, Header, InferenceRequest, error_answer
+from modelramp_server.dialects import Dialect, dialects
+from modelramp_server.exchange import Answer, Header, InferenceRequest, error_answer
 from modelramp_server.prediction import draw
-from modelramp_server.protocol import invocations, v2
 from modelramp_server.protocol.errors import NotReady, ServingError
 from modelramp_server.protocol.tensors import Array
 from modelramp_server.runtime.base import ModelProblem
@@ -19,7 +19,6 @@ Result = TypeVar("Result")
 
 # Bytes from which parsing and writing JSON leaves the event loop.
 _OFF_LOOP = 256 * 1024
-_BINARY: Header = (b"content-type", b"application/octet-stream")
 
 
 class LocalModel:
@@ -34,12 +33,17 @@ class LocalModel:
         self.model: LoadedModel | None = None
         self.on_ready: Callable[[LoadedModel], None] = lambda model: None
         self._queue = queue
+        self._dialects = dialects(name, version)
         self._on_failure = on_failure
         self._codec = ThreadPoolExecutor(1, thread_name_prefix="codec")
         self.headers: list[Header] = [
             (b"x-modelramp-revision", revision.encode()),
             (b"x-modelramp-version", version.encode()),
         ]
+
+    def speak(self, route: str, dialect: Dialect[Any]) -> None:
+        """Answer requests of this route too."""
+        self._dialects[route] = dialect
 
     def ready(self, model: LoadedModel) -> None:
         """The model thread has loaded and warmed the model up."""
@@ -64,29 +68,14 @@ class LocalModel:
     async def _infer(self, request: InferenceRequest) -> Answer:
         if self.model is None:
             raise NotReady(f"the model {self.name} is loading; try again")
-        if request.route == "infer":
-            return await self._v2(request, self.model)
-        return await self._mlflow(request, self.model)
-
-    async def _v2(self, request: InferenceRequest, model: LoadedModel) -> Answer:
-        names = [spec.name for spec in model.outputs]
-        decoded = await self._codec_call(
-            len(request.body), lambda: v2.decode(request.body, request.header_length, model.inputs, names)
+        model, dialect = self.model, self._dialects[request.route]
+        decoded = await self._codec_call(len(request.body), lambda: dialect.decode(request, model))
+        outputs = await self._queue.answer(
+            decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params
         )
-        outputs = await self._queue.answer(decoded.inputs, decoded.rows, request.deadline, request.budget)
-        body, header_length = await self._codec_call(
-            _size(outputs), lambda: v2.encode(decoded, outputs, self.name, self.version)
-        )
-        if header_length is None:
-            return Answer(200, body, [JSON], prediction=draw(outputs))
-        headers = [_BINARY, (HEADER_LENGTH, str(header_length).encode())]
-        return Answer(200, body, headers, prediction=draw(outputs))
-
-    async def _mlflow(self, request: InferenceRequest, model: LoadedModel) -> Answer:
-        decoded = await self._codec_call(len(request.body), lambda: invocations.decode(request.body, model.inputs))
-        outputs = await self._queue.answer(decoded.inputs, decoded.rows, request.deadline, request.budget)
-        body = await self._codec_call(_size(outputs), lambda: invocations.encode(decoded, outputs, model.named_outputs))
-        return Answer(200, body, [JSON], prediction=draw(outputs))
+        answer = await self._codec_call(_size(outputs), lambda: dialect.encode(decoded, outputs))
+        answer.prediction = draw(outputs)
+        return answer
 
     async def _codec_call(self, size: int, call: Callable[[], Result]) -> Result:
         if size < _OFF_LOOP:

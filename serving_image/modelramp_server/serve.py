@@ -1,9 +1,12 @@
 """Wiring of `modelramp-server serve`: settings in, a serving process out."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -21,6 +24,9 @@ from modelramp_server.runtime import mlmodel
 from modelramp_server.runtime.base import ModelProblem, Runtime
 from modelramp_server.runtime.choice import load
 from modelramp_server.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from modelramp_server.rpc.server import RpcServer
 
 # The default of 5 ms lets a Python-heavy model hold the event loop up for 10 ms at p99.
 _SWITCH_INTERVAL = 0.0005
@@ -52,6 +58,7 @@ class Service:
             self.metrics.batch_rows,
         )
         app = App(self.local, folder, self.traffic, self.metrics, settings.payload_limit, settings.request_timeout)
+        self.rpc = _rpc(settings, app, self.traffic, self.metrics)
         self.server = HttpServer(
             app,
             settings.app_host,
@@ -59,6 +66,7 @@ class Service:
             settings.drain_delay,
             settings.request_timeout,
             self._start,
+            None if self.rpc is None else self.rpc.stop,
         )
 
     async def run(self) -> None:
@@ -67,6 +75,8 @@ class Service:
         Raises:
             ModelProblem: why the model can't be served.
         """
+        if self.rpc is not None:
+            await self.rpc.start()
         try:
             await self.server.serve()
         finally:
@@ -94,6 +104,23 @@ class Service:
 def _load(settings: ServeSettings, folder: Path) -> tuple[mlmodel.MLmodel, Runtime]:
     model = mlmodel.read(folder)
     return model, load(model, settings.model_runtime, settings.inference_device, settings.allow_code)
+
+
+def _rpc(settings: ServeSettings, app: App, traffic: Traffic, metrics: Metrics) -> RpcServer | None:
+    if settings.grpc_port is None:
+        return None
+    from modelramp_server.rpc.server import RpcServer
+    from modelramp_server.rpc.service import InferenceService
+
+    service = InferenceService(app, traffic, metrics, settings.request_timeout)
+    return RpcServer(
+        service,
+        settings.app_host,
+        settings.grpc_port,
+        settings.payload_limit,
+        settings.drain_delay,
+        settings.request_timeout,
+    )
 
 
 def serve(settings: ServeSettings, folder: Path) -> None:

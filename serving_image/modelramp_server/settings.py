@@ -3,10 +3,11 @@
 import os
 import socket
 from argparse import ArgumentParser, Namespace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -47,6 +48,9 @@ class ServeSettings(CommonSettings):
 
     app_host: str = Field(default="0.0.0.0", description="address to listen on")
     app_port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 picks one")
+    grpc_port: int | None = Field(
+        default=None, ge=0, le=65535, description="port of V2 gRPC; not set: none; 0 picks one"
+    )
     inference_device: Device = Field(default="auto", description="auto falls back to cpu")
     batch_size: int = Field(default=32, ge=1, description="rows at most in one forward")
     batch_delay: float = Field(default=0.0, ge=0, le=10, description="seconds to wait for more rows")
@@ -58,6 +62,13 @@ class ServeSettings(CommonSettings):
     traffic_file: Path = Field(default=Path("/etc/modelramp/traffic/split"), description="file of the split")
     candidate_url: str = Field(default="", description="address of the candidate; {revision} is filled in")
     hostname: str = Field(default_factory=socket.gethostname, description="tells replicas apart")
+
+    @field_validator("grpc_port")
+    @classmethod
+    def _has_grpc(cls, port: int | None) -> int | None:
+        if port is not None and find_spec("grpc_health") is None:
+            raise ValueError("this installation has no gRPC: pip install 'modelramp[grpc]'")
+        return port
 
 
 Settings = TypeVar("Settings", bound=CommonSettings)

@@ -56,6 +56,12 @@ class Served:
         """The port it listens on."""
         return int(self.service.server.servers[0].sockets[0].getsockname()[1])
 
+    @property
+    def grpc_port(self) -> int:
+        """The port of V2 gRPC."""
+        assert self.service.rpc is not None
+        return self.service.rpc.port
+
     def wait_ready(self) -> "Served":
         """Until the model is loaded and warm."""
         eventually(lambda: self.error is not None or self.call("GET", "/v2/health/ready").status == 200)
@@ -84,6 +90,10 @@ class Served:
     def stop(self) -> None:
         """End it and wait."""
         self.service.server.should_exit = True
+        self.join()
+
+    def join(self) -> None:
+        """Wait until it has ended."""
         self._thread.join(DEADLINE)
         assert not self._thread.is_alive()
 

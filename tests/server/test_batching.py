@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -44,8 +45,32 @@ class Doubling:
         return {"y": x * 2}
 
 
-def job(values: Array, deadline: float = 1e12) -> Job:
-    return Job({"x": values}, len(values), deadline, 1.0, asyncio.get_running_loop().create_future())
+class Scaling(Doubling):
+    """y = x * factor, where the factor is a param; 2 by default."""
+
+    def predict_with(self, inputs: Mapping[str, Array], params: Mapping[str, Any]) -> dict[str, Array]:
+        self.forwards.append(len(inputs["x"]))
+        return {"y": inputs["x"] * params["factor"]}
+
+
+def job(values: Array, deadline: float = 1e12, params: bytes = b"") -> Job:
+    return Job({"x": values}, len(values), deadline, 1.0, asyncio.get_running_loop().create_future(), params)
+
+
+async def test_requests_with_other_params_share_no_forward() -> None:
+    model = Scaling()
+    params = [b"", b'{"factor":3}', b"", b'{"factor":5}', b'{"factor":3}']
+    jobs = [job(np.array([index]), params=each) for index, each in enumerate(params)]
+    for group in groups(jobs, 32):
+        run(model, group, lambda rows: None)
+    assert [one.outputs["y"].tolist() for one in jobs] == [[0], [3], [4], [15], [12]]
+    assert sorted(model.forwards) == [1, 2, 2]
+
+
+async def test_params_are_nothing_to_a_model_that_takes_none() -> None:
+    one = job(np.array([4]), params=b'{"factor":3}')
+    run(Doubling(), [one], lambda rows: None)
+    assert one.outputs["y"].tolist() == [8]
 
 
 @given(st.lists(st.lists(st.integers(-1, 9), min_size=1, max_size=6), max_size=12), st.integers(1, 8))

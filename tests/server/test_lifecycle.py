@@ -46,6 +46,7 @@ class Process:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
+        self.grpc_port = int(environment.get("GRPC_PORT", 0))
         flags = ["serve", "--model", str(folder), "--name", "digits", "--host", "127.0.0.1", "--port", str(self.port)]
         self.popen = subprocess.Popen([*COMMAND, *flags], env={**os.environ, **environment})
 

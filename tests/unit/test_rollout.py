@@ -216,6 +216,29 @@ async def test_a_restart_writes_nothing_and_what_somebody_changed_is_put_back(wo
     assert world.children[Kind("v1", "Service"), KEY.name]["spec"]["ports"][0]["port"] == 80
 
 
+async def test_the_service_has_the_grpc_port_while_the_pods_behind_it_do(world: SimulatedWorld) -> None:
+    def ports() -> list[str]:
+        return [port["name"] for port in world.children[Kind("v1", "Service"), KEY.name]["spec"]["ports"]]
+
+    def own(revision: str) -> list[int]:
+        service = world.children[Kind("v1", "Service"), f"digits-{revision}"]
+        return [port["port"] for port in service["spec"]["ports"]]
+
+    before = world.status["stable"]["revision"]
+    operator = Operator(world)
+    world.edit(server={"grpc": True})
+    while world.status["stable"]["revision"] == before:
+        assert ports() == ["http"]
+        await run(world, operator, 1)
+    await run(world, operator, 1)
+    assert ports() == ["http", "grpc"]
+    assert own(world.status["stable"]["revision"]) == [8080], "the relay asks by HTTP"
+    world.edit(server={})
+    await until(world, operator, lambda status: bool(status["stable"]["revision"] == before))
+    await run(world, operator, 1)
+    assert ports() == ["http"]
+
+
 async def test_the_first_revision_takes_no_more_writes_than_this() -> None:
     world = SimulatedWorld(SPEC)
     await run(world, Operator(world), 20)

@@ -6,7 +6,7 @@ import pytest
 
 from modelramp.api.server import Server
 from modelramp.desired.meta import Owner
-from modelramp.desired.template import Rendering, pod_template
+from modelramp.desired.template import Rendering, pod_template, speaks_grpc
 from modelramp.domain.world import ModelVersion
 
 OWNER = Owner("shop", "digits", "uid")
@@ -33,6 +33,7 @@ def environment(template: dict[str, Any]) -> dict[str, str]:
         ({"limits": {"queue": 5}}, "QUEUE_LIMIT", "5"),
         ({"limits": {"timeout": "10s"}}, "REQUEST_TIMEOUT", "10.0"),
         ({"limits": {"payload": 1000}}, "PAYLOAD_LIMIT", "1000"),
+        ({"grpc": True}, "GRPC_PORT", "8081"),
         ({"env": [{"name": "MINE", "value": "yes"}]}, "MINE", "yes"),
     ],
 )
@@ -74,3 +75,11 @@ def test_only_the_serving_container_has_the_gpu() -> None:
 
 def test_the_grace_period_outlasts_the_slowest_request() -> None:
     assert rendered(limits={"timeout": "2m"})["spec"]["terminationGracePeriodSeconds"] > 120 + 5
+
+
+def test_grpc_is_a_port_of_the_pods_that_were_asked_for_it() -> None:
+    http = {"name": "http", "containerPort": 8080}
+    template = rendered(grpc=True)
+    assert template["spec"]["containers"][0]["ports"] == [http, {"name": "grpc", "containerPort": 8081}]
+    assert speaks_grpc(template) and not speaks_grpc(rendered()) and not speaks_grpc(rendered(grpc=False))
+    assert rendered()["spec"]["containers"][0]["ports"] == [http]

@@ -60,6 +60,7 @@ class Server(ApiModel):
     batching: Batching | None = None
     limits: Limits | None = None
     warmup: int | None = Field(None, ge=1, le=1000, description="Forwards before a pod is ready.")
+    grpc: bool | None = Field(None, description="Serve V2 gRPC too: port 8081 of the pods and of the Service.")
     env: OpenList | None = Field(None, description="Extra environment of the pod's containers.")
     node_selector: dict[str, str] | None = None
     tolerations: OpenList | None = None

@@ -232,7 +232,12 @@ class Spec(ApiModel):
                 "!has(self.traffic) || !has(self.traffic.gateway) || !has(self.rollout)"
                 " || !self.rollout.steps.exists(s, has(s.shadow))",
                 COPIES_BY_RELAY,
-            )
+            ),
+            (
+                "!has(self.server) || !has(self.server.grpc) || !self.server.grpc || !has(self.traffic)"
+                " || !has(self.traffic.service) || self.traffic.service.port != 8081",
+                "spec.traffic.service.port is 8081, which is the port of spec.server.grpc: take another",
+            ),
         )
     )
 

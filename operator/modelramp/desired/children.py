@@ -1,8 +1,19 @@
 """One builder per kind of child. Sizes are no part of a body: they go through /scale (see project.py)."""
 
 from modelramp.api.spec import MainService, Scaling
-from modelramp.desired.meta import MESSAGE_ANNOTATION, PORT, REASON_ANNOTATION, STATE_ANNOTATION, Body, Owner
+from modelramp.desired.meta import (
+    GRPC,
+    GRPC_PORT,
+    MESSAGE_ANNOTATION,
+    PORT,
+    REASON_ANNOTATION,
+    STATE_ANNOTATION,
+    Body,
+    Owner,
+)
 from modelramp.domain.world import Revision
+
+H2C = "kubernetes.io/h2c"  # a standard appProtocol: HTTP/2 without TLS
 
 DEFAULT_METRICS: list[Body] = [
     {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
@@ -58,10 +69,14 @@ def revision_service(owner: Owner, revision: str) -> Body:
     return _service(owner, owner.child(revision), revision, PORT, owner.metadata(owner.child(revision), revision))
 
 
-def main_service(owner: Owner, revision: str, wanted: MainService) -> Body:
-    """What clients call. It always selects the stable revision's pods."""
+def main_service(owner: Owner, revision: str, wanted: MainService, grpc: bool = False) -> Body:
+    """What clients call. It always selects the stable revision's pods; `grpc`: whether they have that port."""
     metadata = owner.metadata(owner.name, annotations=wanted.annotations)
-    return _service(owner, owner.name, revision, wanted.port, metadata)
+    service = _service(owner, owner.name, revision, wanted.port, metadata)
+    if grpc:
+        port = {"name": GRPC, "port": GRPC_PORT, "targetPort": GRPC, "protocol": "TCP", "appProtocol": H2C}
+        service["spec"]["ports"].append(port)
+    return service
 
 
 def _service(owner: Owner, name: str, revision: str, port: int, metadata: Body) -> Body:

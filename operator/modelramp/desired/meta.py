@@ -19,6 +19,8 @@ ADOPT_ANNOTATION = f"{GROUP}/adopt-service"
 HOLDER_ANNOTATION = f"{GROUP}/adopted-by"
 BEFORE_ANNOTATION = f"{GROUP}/before-adoption"
 PORT = 8080
+GRPC = "grpc"  # the name of that port
+GRPC_PORT = 8081
 
 
 @dataclass(frozen=True)

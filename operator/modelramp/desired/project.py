@@ -10,6 +10,7 @@ from modelramp.desired import children, takeover
 from modelramp.desired.meta import Body, Owner
 from modelramp.desired.router import Router
 from modelramp.desired.split import split
+from modelramp.desired.template import speaks_grpc
 from modelramp.domain.traffic import candidate_size, full_size, salt
 from modelramp.domain.world import Pod, Revision, World
 
@@ -42,7 +43,8 @@ def project(
         objects += [children.deployment(owner, revisions[revision]), children.revision_service(owner, revision)]
     stable = status.stable.revision if status.stable else None
     if stable:
-        objects.append(children.main_service(owner, stable, spec.traffic.service))
+        grpc = stable in revisions and speaks_grpc(revisions[stable].template)
+        objects.append(children.main_service(owner, stable, spec.traffic.service, grpc))
         objects += takeover.taken(owner, status, world.services)
         if spec.scaling.autoscaled:
             objects.append(children.autoscaler(owner, stable, spec.scaling, full_size(spec, status)))

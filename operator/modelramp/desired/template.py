@@ -1,10 +1,12 @@
 """The pod template of a revision, rendered once and then frozen: docs/contract.md, "The pod"."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from modelramp.api.server import Device, Runtime, Server
-from modelramp.desired.meta import PORT, SPLIT_ANNOTATION, Body, Owner
+from modelramp.desired.meta import GRPC, GRPC_PORT, PORT, SPLIT_ANNOTATION, Body, Owner
 from modelramp.domain.world import ModelVersion
 
 USER = 65532
@@ -51,6 +53,12 @@ def pod_template(
     if server.pod_annotations:
         metadata["annotations"] = server.pod_annotations
     return {"metadata": metadata, "spec": spec}
+
+
+def speaks_grpc(template: Mapping[str, Any]) -> bool:
+    """Whether pods of this template, which may be an older operator's, have the port."""
+    containers = template["spec"].get("containers", ())
+    return any(port["name"] == GRPC for container in containers for port in container.get("ports", ()))
 
 
 def _camel(field: str) -> str:
@@ -131,13 +139,16 @@ def _serve(owner: Owner, image: str, model: ModelVersion, server: Server, revisi
         "CANDIDATE_URL": f"http://{owner.name}-{{revision}}.{owner.namespace}.svc:{PORT}",
         "DRAIN_DELAY": str(DRAIN_SECONDS),
     }
+    ports = [{"name": "http", "containerPort": PORT}]
+    if server.grpc:
+        ports.append({"name": GRPC, "containerPort": GRPC_PORT})
     ready = {"path": "/v2/health/ready", "port": "http"}
     return {
         "name": "server",
         "image": image,
         "args": ["serve"],
         "env": [*_environment(env), *(server.env or [])],
-        "ports": [{"name": "http", "containerPort": PORT}],
+        "ports": ports,
         "resources": _resources(server, gpu=True),
         "securityContext": _security(),
         "readinessProbe": {"httpGet": ready, "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 3},
@@ -161,6 +172,7 @@ def _serving_env(server: Server) -> dict[str, str]:
     chosen = {
         "INFERENCE_DEVICE": str(server.device) if server.device not in (None, Device.AUTO) else None,
         "WARMUP": server.warmup,
+        "GRPC_PORT": GRPC_PORT if server.grpc else None,
         "BATCH_SIZE": batching.max_batch_size if batching else None,
         "BATCH_DELAY": batching.max_delay.total_seconds() if batching and batching.max_delay else None,
         "QUEUE_LIMIT": limits.queue if limits else None,

@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import orjson
 
 from modelramp_server.batching.jobs import Job
 from modelramp_server.protocol.errors import ModelFailed, OutOfTime
 from modelramp_server.protocol.tensors import Array
-from modelramp_server.runtime.base import Runtime
+from modelramp_server.runtime.base import Runtime, TakesParams
 
 
 def groups(jobs: Iterable[Job], limit: int) -> list[list[Job]]:
@@ -53,7 +54,8 @@ def _together(runtime: Runtime, jobs: list[Job], forward_done: Callable[[int], N
     rows = sum(job.rows for job in jobs)
     names = jobs[0].inputs
     try:
-        outputs = runtime.predict({name: np.concatenate([job.inputs[name] for job in jobs]) for name in names})
+        inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in names}
+        outputs = _predict(runtime, inputs, jobs[0].params)
     except Exception:
         return False
     finally:
@@ -70,12 +72,18 @@ def _together(runtime: Runtime, jobs: list[Job], forward_done: Callable[[int], N
 
 def _single(runtime: Runtime, job: Job, forward_done: Callable[[int], None]) -> None:
     try:
-        job.outputs = runtime.predict(job.inputs)
+        job.outputs = _predict(runtime, job.inputs, job.params)
     except Exception as error:
         text = (str(error).strip() or type(error).__name__).splitlines()[0][:500]
         job.error = ModelFailed(f"the model failed on this input: {text}")
     finally:
         forward_done(job.rows)
+
+
+def _predict(runtime: Runtime, inputs: dict[str, Array], params: bytes) -> dict[str, Array]:
+    if params and isinstance(runtime, TakesParams):
+        return runtime.predict_with(inputs, orjson.loads(params))
+    return runtime.predict(inputs)
 
 
 def concatenated(parts: list[dict[str, Array]]) -> dict[str, Array]:

@@ -8,25 +8,29 @@ from queue import Empty, SimpleQueue
 from modelramp_server.protocol.errors import OutOfTime, QueueFull, ServingError
 from modelramp_server.protocol.tensors import Array
 
-GroupKey = tuple[tuple[str, str, tuple[int, ...]], ...]
+GroupKey = tuple[bytes, tuple[tuple[str, str, tuple[int, ...]], ...]]
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Checked inputs, and the future that gets the outputs. Times are of the monotonic clock, in seconds."""
+    """Checked inputs, and the future that gets the outputs. Times are of the monotonic clock, in seconds.
+
+    `params` is what the model is told beside the inputs, as canonical JSON, or b"".
+    """
 
     inputs: dict[str, Array]
     rows: int
     deadline: float
     budget: float
     future: asyncio.Future[dict[str, Array]]
+    params: bytes = b""
     outputs: dict[str, Array] = field(default_factory=dict)
     error: ServingError | None = None
 
     @property
     def key(self) -> GroupKey:
-        """Jobs with one key may share a forward: same names, dtypes and trailing shapes."""
-        return tuple((name, array.dtype.str, array.shape[1:]) for name, array in self.inputs.items())
+        """Jobs with one key may share a forward: same params, names, dtypes and trailing shapes."""
+        return self.params, tuple((name, array.dtype.str, array.shape[1:]) for name, array in self.inputs.items())
 
     def settle(self) -> None:
         """Hand the result to whoever waits. Called on the event loop."""
@@ -46,7 +50,9 @@ class JobQueue:
         self._limit = limit
         self.waiting = 0
 
-    async def answer(self, inputs: dict[str, Array], rows: int, deadline: float, budget: float) -> dict[str, Array]:
+    async def answer(
+        self, inputs: dict[str, Array], rows: int, deadline: float, budget: float, params: bytes = b""
+    ) -> dict[str, Array]:
         """Queue one request and wait for its outputs.
 
         Raises:
@@ -57,7 +63,7 @@ class JobQueue:
         if self.waiting >= self._limit or self._jobs.qsize() >= self._limit:
             raise QueueFull(self._limit)
         loop = asyncio.get_running_loop()
-        job = Job(inputs, rows, deadline, budget, loop.create_future())
+        job = Job(inputs, rows, deadline, budget, loop.create_future(), params)
         timer = loop.call_later(max(0.0, deadline - time.monotonic()), _expire, job)
         self.waiting += 1
         self._jobs.put(job)

@@ -26,14 +26,16 @@ _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 @dataclass(slots=True)
 class Invocation:
-    """Checked inputs; `by_record` where the answer is one record per row, as for a frame."""
+    """Checked inputs. `by_record`: the answer is one record per row, as for a frame; `named`: outputs have names."""
 
     inputs: dict[str, Array]
     rows: int
     by_record: bool
+    named: bool
+    params: bytes = b""
 
 
-def decode(body: bytes, specs: Sequence[TensorSpec]) -> Invocation:
+def decode(body: bytes, specs: Sequence[TensorSpec], named: bool) -> Invocation:
     """Parse and check the body of `/invocations`.
 
     Raises:
@@ -53,14 +55,14 @@ def decode(body: bytes, specs: Sequence[TensorSpec]) -> Invocation:
     form = given[0]
     columns, matrix = _READERS[form](document[form])
     arrays = _bind(columns, matrix, specs, form)
-    return Invocation(arrays, rows_of(arrays, specs), form.startswith("dataframe"))
+    return Invocation(arrays, rows_of(arrays, specs), form.startswith("dataframe"), named)
 
 
-def encode(invocation: Invocation, outputs: Mapping[str, Array], named: bool) -> bytes:
+def encode(invocation: Invocation, outputs: Mapping[str, Array]) -> bytes:
     """The answer: a list for an unnamed output; for named ones an object of lists, or records for a frame."""
     lists = {name: _nested(array) for name, array in outputs.items()}
     predictions: Any = lists
-    if not named and len(lists) == 1:
+    if not invocation.named and len(lists) == 1:
         predictions = next(iter(lists.values()))
     elif invocation.by_record:
         nested = {name: value if isinstance(value, list) else value.tolist() for name, value in lists.items()}

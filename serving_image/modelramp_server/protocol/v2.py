@@ -40,6 +40,7 @@ class InferRequest:
     outputs: list[str] | None = None
     binary: frozenset[str] = frozenset()
     all_binary: bool = False
+    params: bytes = b""
 
 
 def decode(
@@ -58,6 +59,17 @@ def decode(
     """
     document = _document(body if header_length is None else _header(body, header_length))
     tail = memoryview(b"" if header_length is None else body)[header_length or 0 :]
+    return check(document, tail, inputs, outputs)
+
+
+def check(
+    document: dict[str, Any], tail: memoryview, inputs: Sequence[TensorSpec], outputs: Sequence[str]
+) -> InferRequest:
+    """Check a request that is parsed; `tail` holds its raw tensors, one after the other.
+
+    Raises:
+        BadRequest: with the field that is wrong.
+    """
     tensors = document.get("inputs")
     if not isinstance(tensors, list) or not tensors:
         raise BadRequest("inputs must be a list of at least one tensor")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from modelramp_server.exchange import HEADER_LENGTH, Answer
+from modelramp_server.exchange import HEADER_LENGTH, PROTOBUF, Answer
 from modelramp_server.protocol.errors import BadRequest
 from modelramp_server.protocol.tensors import DTYPES, Array, from_bytes
 from modelramp_server.relay.split import Shadow
@@ -48,6 +48,10 @@ def outputs(route: str, answer: Answer) -> Outputs | None:
     headers = dict(answer.headers)
     if b"content-encoding" in headers:
         return None
+    if headers.get(b"content-type") == PROTOBUF:
+        from modelramp_server.rpc.codec import outputs_of
+
+        return outputs_of(answer.body)
     try:
         if route == "infer":
             return _v2(answer.body, headers.get(HEADER_LENGTH))

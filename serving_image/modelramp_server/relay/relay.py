@@ -66,7 +66,8 @@ class Relay:
         """(answer, verdict) of the candidate; (answer, None) where stable must be asked; (None, verdict) else."""
         now = self._clock()
         budget = candidate_budget(request.deadline - now, self._stable_p99.value, self.candidate_p99.value)
-        size = len(request.body)
+        asked = request.as_rest()
+        size = len(asked.body)
         if budget <= 0 or self._bytes + size > INFLIGHT_LIMIT:
             return None, FAILURES[Net.SIZE]
         admission = self.breaker.admit(now)
@@ -76,10 +77,12 @@ class Relay:
         self.inflight += 1
         verdict: Verdict | None = FAILURES[Net.BROKEN]
         try:
-            answer = await self._client.ask(request, self._revision, budget)
+            answer = request.read(await self._client.ask(asked, self._revision, budget))
             verdict = judge(answer.status)
         except CandidateFailed as failure:
             verdict = FAILURES[failure.reason]
+            return None, verdict
+        except ValueError:
             return None, verdict
         finally:
             self._bytes -= size

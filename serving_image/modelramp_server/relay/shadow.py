@@ -52,6 +52,7 @@ class Shadower:
         rules = split.shadow
         if rules is None or not self._deal(split.salt, rules.share):
             return
+        request = request.as_rest()
         held = len(request.body) + len(answer.body)
         budget = candidate_budget(request.budget, stable_p99, self._latency(split.revision).value)
         large = max(len(request.body), len(answer.body)) > BODY_LIMIT or self._bytes + held > INFLIGHT_LIMIT

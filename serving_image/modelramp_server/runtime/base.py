@@ -1,7 +1,7 @@
 """What the server asks of a runtime, and the ways in which loading one can fail."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from modelramp_server.protocol.tensors import Array, TensorSpec
 
@@ -21,6 +21,16 @@ class Runtime(Protocol):
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model once; whatever it raises is the model's failure."""
+        ...
+
+
+@runtime_checkable
+class TakesParams(Protocol):
+    """A runtime whose models take MLflow's `params`. `predict` runs such a model with the defaults of its signature;
+    of other runtimes' models, params are checked and not used, as MLflow does for the native flavours."""
+
+    def predict_with(self, inputs: Mapping[str, Array], params: Mapping[str, Any]) -> dict[str, Array]:
+        """Run the model once with every param of its signature."""
         ...
 
 
