@@ -22,6 +22,7 @@ class Job:
     future: asyncio.Future[dict[str, Array]]
     outputs: dict[str, Array] = field(default_factory=dict)
     error: ServingError | None = None
+    queued: float = field(default_factory=time.monotonic)
 
     @property
     def key(self) -> GroupKey:
