@@ -1,9 +1,11 @@
 """Lines of records on stdout or in a file that is rotated, written by a thread: a slow disk delays no answer."""
 
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from logging import Handler, LogRecord, StreamHandler, makeLogRecord
-from logging.handlers import QueueListener, RotatingFileHandler
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from queue import Full, Queue
 
@@ -11,6 +13,7 @@ import orjson
 
 FILE_BYTES = 100 * 1024 * 1024
 FILES_KEPT = 5
+LAST_LINES = 3.0  # seconds for lines that wait to be written when the server ends
 STDOUT = "stdout"
 
 Lost = Callable[[], None]
@@ -21,11 +24,11 @@ class LineLog:
 
     def __init__(self, target: str, waiting: int, lost: Lost) -> None:
         """`target`: a path, or `stdout`. Raises OSError: the file can't be written."""
-        self._queue: Queue[LogRecord] = Queue(waiting)
+        self._queue: Queue[LogRecord | None] = Queue(waiting)
         self._lost = lost
         self._handler: Handler = _Stdout(lost) if target == STDOUT else _File(Path(target), lost)
-        self._listener = QueueListener(self._queue, self._handler)
-        self._listener.start()
+        self._thread = threading.Thread(target=self._run, name="records", daemon=True)
+        self._thread.start()
 
     def write(self, document: dict[str, object]) -> None:
         """Take a line. Never waits."""
@@ -35,9 +38,17 @@ class LineLog:
             self._lost()
 
     def close(self) -> None:
-        """Write what waits."""
-        self._listener.stop()
-        self._handler.close()
+        """Write what waits, as far as that is possible in a few seconds."""
+        with suppress(Full):
+            self._queue.put(None, timeout=LAST_LINES)
+        self._thread.join(LAST_LINES)
+        if not self._thread.is_alive():
+            with suppress(OSError):
+                self._handler.close()
+
+    def _run(self) -> None:
+        while (record := self._queue.get()) is not None:
+            self._handler.handle(record)
 
 
 class _Stdout(StreamHandler):  # type: ignore[type-arg]

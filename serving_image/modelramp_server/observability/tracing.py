@@ -6,6 +6,7 @@ candidate's span becomes the child of stable's.
 """
 
 import os
+import threading
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from modelramp_server.exchange import Handler, Receive, Scope, Send
 from modelramp_server.observability.context import TRACE_ID
 
-LAST_WORDS = 3000  # milliseconds for spans that wait to be sent when the server ends
+LAST_WORDS = 3.0  # seconds for spans that wait to be sent when the server ends
 _UNKNOWN_PATHS = (401, 404, 405)  # a name for each would be as many as somebody likes
 _CONTEXT = (b"traceparent", b"tracestate")
 _TOLD = {
@@ -37,7 +38,7 @@ class Tracing:
     def __init__(self, attributes: dict[str, str], exporter: SpanExporter | None = None) -> None:
         """`exporter`: where spans go, if not to OTLP."""
         name = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "modelramp-server"}
-        self._provider = TracerProvider(resource=Resource.create({**name, **attributes}))
+        self._provider = TracerProvider(resource=Resource.create({**name, **attributes}), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("modelramp_server")
         self._context = TraceContextTextMapPropagator()
@@ -71,7 +72,9 @@ class Tracing:
 
     def stop(self) -> None:
         """Send what waits, or give up after three seconds: a collector that is down must not hold the exit up."""
-        self._provider.force_flush(LAST_WORDS)
+        ending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(LAST_WORDS)
 
     def _pass_on(self, scope: Scope) -> None:
         carrier: dict[str, str] = {}
