@@ -29,7 +29,7 @@ class FrontDoor:
     """Guard, records, access log, traces and TLS of one server."""
 
     def __init__(self, settings: ServeSettings, model: str, metrics: Metrics) -> None:
-        """Raises InvalidSettings."""
+        """Raises InvalidSettings. `guard` lets requests of other protocols than HTTP pass, or not; None lets all."""
         self._settings = settings
         self._model = model
         self._metrics = metrics
@@ -37,7 +37,7 @@ class FrontDoor:
         self._tasks: list[asyncio.Task[None]] = []
         self._logs: list[LineLog] = []
         self._keys = self._key_file()
-        self._guard = self._build_guard()
+        self.guard = self._build_guard()
         self._records = self._build_records()
         self._tracing = self._build_tracing()
         self.certificate = self._build_certificate()
@@ -46,8 +46,8 @@ class FrontDoor:
         """What the HTTP server is to call."""
         settings, quiet = self._settings, HEALTH | {"/metrics"}
         inner = app
-        if self._guard is not None:
-            inner = self._guard.before(inner)
+        if self.guard is not None:
+            inner = self.guard.before(inner)
         if settings.access_log:
             from modelramp_server.observability.requests import with_access_log
 

@@ -83,7 +83,8 @@ def test_a_key_lets_in(guarded: Served, headers: dict[str, str]) -> None:
 )
 def test_nothing_else_does(guarded: Served, headers: dict[str, str]) -> None:
     before = guarded.metric("modelramp_rejects_total", reason="unauthenticated")
-    reply = guarded.call("POST", INFER, TWO, headers)
+    reply = guarded.call("POST", INFER, TWO, {**headers, "X-Request-ID": "7"})
+    assert reply.headers["x-request-id"] == "7"
     assert reply.status == 401 and reply.headers["www-authenticate"] == 'Bearer realm="modelramp"'
     assert "key" in reply.json["error"] and ALICE not in reply.json["error"]
     assert guarded.metric("modelramp_rejects_total", reason="unauthenticated") == before + 1

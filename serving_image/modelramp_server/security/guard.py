@@ -5,7 +5,7 @@ from hmac import compare_digest
 from math import ceil
 from typing import Protocol
 
-from modelramp_server.exchange import Handler, Header, Receive, Scope, Send, error_answer, respond
+from modelramp_server.exchange import REQUEST_ID, Handler, Header, Receive, Scope, Send, error_answer, respond
 from modelramp_server.observability.context import CALLER
 from modelramp_server.protocol.errors import ServingError
 from modelramp_server.security.api_keys import ApiKeys
@@ -51,15 +51,15 @@ class Guard:
             if scope["path"] not in self._open:
                 headers = scope["headers"]
                 try:
-                    CALLER.set(await self.admit(headers))
+                    await self.admit(headers)
                 except ServingError as error:
                     return await _refuse(send, error, headers)
             await app(scope, receive, send)
 
         return guarded
 
-    async def admit(self, headers: list[Header]) -> str:
-        """The caller's name; for any protocol that has headers (names in lower case).
+    async def admit(self, headers: list[Header]) -> None:
+        """Let a request pass, and note who sent it. For any protocol that has headers (names in lower case).
 
         Raises:
             ServingError: 401, 429 or 503.
@@ -73,7 +73,7 @@ class Guard:
         except ServingError as error:
             self._rejected(error.reason)
             raise
-        return caller
+        CALLER.set(caller)
 
     async def _caller(self, headers: list[Header]) -> str:
         shown = dict(headers)
@@ -102,6 +102,8 @@ async def _refuse(send: Send, error: ServingError, headers: list[Header]) -> Non
     if error.status == 401:
         answer.headers.append((b"www-authenticate", b'Bearer realm="modelramp"'))
     sent = dict(headers)
+    if REQUEST_ID in sent:
+        answer.headers.append((REQUEST_ID, sent[REQUEST_ID]))
     length = sent.get(b"content-length", b"0")
     short = b"transfer-encoding" not in sent and length.isdigit() and int(length) <= _DRAINED
     await respond(send, answer, close=not short)
