@@ -11,7 +11,9 @@ import pytest
 
 from modelramp_server import cli
 from modelramp_server.security import api_keys
+from modelramp_server.security.guard import Guard
 from modelramp_server.security.rate_limit import MOST_CALLERS, RateLimit
+from modelramp_server.security.refusals import RateLimited
 from tests.server import candidate_stub
 from tests.server.candidate_stub import Candidate
 from tests.server.pair import CANDIDATE, real_pair
@@ -228,6 +230,21 @@ def test_buckets_are_bounded() -> None:
     assert len(limit._buckets) == MOST_CALLERS
     assert limit.take("first") == 0.0, "forgotten: used longest ago"
     assert limit.take(str(MOST_CALLERS - 1)) > 0
+
+
+class Anybody:
+    """Takes any token."""
+
+    async def owner(self, token: str) -> str:
+        return "jwt:somebody"
+
+
+async def test_where_there_are_no_keys_no_mark_spares_the_rate() -> None:
+    guard = Guard(api_keys.ApiKeys, Anybody(), RateLimit(0.01, 1), frozenset(), lambda reason: None)
+    headers = [(b"authorization", b"Bearer a.b.c"), (b"x-modelramp-peer", b"")]
+    await guard.admit(headers)
+    with pytest.raises(RateLimited):
+        await guard.admit(headers)
 
 
 def test_a_file_is_refused_by_line_and_tells_no_secret() -> None:
