@@ -111,6 +111,7 @@ def test_a_token_that_holds_lets_in(guarded: Served, shown: str) -> None:
         (signed_by_the_public_key(), "algorithm"),
         ("a.b.c", "does not hold"),
         ("..", "does not hold"),
+        (jwt.utils.base64url_encode(b'{"alg":' + b"[" * 20_000).decode() + ".b.c", "does not hold"),
         (f"{token()}.x", "not known"),
         ("\xe4.\xf6.\xfc", "does not hold"),
     ],
@@ -229,11 +230,11 @@ async def test_a_new_key_is_fetched_when_a_token_names_it_and_not_too_often(issu
     assert await keys.find("new") is None and issuer.asked == 1
     now[0] = SOONEST
     assert await keys.find("new") is not None and issuer.asked == 2
-    for body in ("[]", "{}", '{"keys": []}', '{"keys": [7]}', "x" * (jwks.LARGEST + 1)):
+    for body in ("[]", "{}", '{"keys": []}', '{"keys": [7]}', "[" * 100_000, "x" * (jwks.LARGEST + 1)):
         issuer.body = body
         now[0] += SOONEST
         assert await keys.find("other") is None
-    assert issuer.asked == 7 and await keys.find("new") is not None, "what is no key set changes nothing"
+    assert issuer.asked == 8 and await keys.find("new") is not None, "what is no key set changes nothing"
 
 
 def test_symmetric_keys_are_none() -> None:

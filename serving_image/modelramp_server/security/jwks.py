@@ -51,7 +51,7 @@ def parse(text: str | bytes) -> Keys:
         listed = document["keys"]
         public = [key for key in listed if key.get("kty") != "oct"]
         keys = PyJWKSet(public).keys
-    except (ValueError, TypeError, KeyError, AttributeError, PyJWTError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, PyJWTError) as error:
         raise ValueError(f"no JWKS with public keys: {error}") from None
     if len(keys) > MOST_KEYS:
         raise ValueError(f"{len(keys)} keys; {MOST_KEYS} at most")
