@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
@@ -29,9 +30,11 @@ from modelramp_server.observability.line_log import LineLog
 from modelramp_server.observability.records import SAMPLE_BYTES
 from modelramp_server.protocol.errors import NotReady, OutOfTime, QueueFull
 from modelramp_server.protocol.tensors import Array
+from tests.server import models
 from tests.server.candidate_stub import Candidate
 from tests.server.pair import CANDIDATE, real_pair
 from tests.server.served import OWN, Served, eventually, split
+from tests.server.test_lifecycle import run
 
 INFER = "/v2/models/digits/infer"
 TWO = {"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [2]}]}
@@ -278,6 +281,15 @@ def test_log_lines_name_the_request() -> None:
     assert told(logs.TextFormatter(), REQUEST_ID="7").endswith("ERROR a.b: went wrong request_id=7")
 
 
+def test_the_process_logs_json(tmp_path: Path) -> None:
+    folder = models.write_mlmodel(tmp_path / "model", {"onnx": {"data": "model.onnx"}}, [], [])
+    done = run("serve", "--model", str(folder), "--port", "0", LOG_FORMAT="json")
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (lines[-1]["level"], lines[-1]["logger"]) == ("error", "modelramp_server")
+    assert "model.onnx" in lines[-1]["message"]
+
+
 def test_a_traceback_is_one_line_of_json() -> None:
     try:
         raise ValueError("boom")
@@ -387,7 +399,5 @@ def test_nothing_rare_is_imported_by_default(lookup_model: Path) -> None:
         "rare = ('jwt', 'cryptography', 'opentelemetry', 'modelramp_server.security')\n"
         "print([name for name in sys.modules if name.startswith(rare)])"
     )
-    import sys
-
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50)
     assert done.stdout.strip() == "[]"
