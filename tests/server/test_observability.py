@@ -198,6 +198,7 @@ def test_what_waits_is_written_at_the_end(lookup_model: Path, tmp_path: Path) ->
         server.call("POST", INFER, TWO)
     server.stop()
     assert file.read_text().count("\n") == 50
+    assert not server.service._front._logs[0]._thread.is_alive()
 
 
 def test_records_go_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
