@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -75,49 +75,49 @@ def guarded(lookup_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.mark.parametrize(
     "shown",
     [
-        token(),
-        token(RSA, "RS256", "rsa"),
-        token(aud=["others", AUDIENCE]),
-        token(age=65),  # clocks differ by a little
+        lambda: token(),
+        lambda: token(RSA, "RS256", "rsa"),
+        lambda: token(aud=["others", AUDIENCE]),
+        lambda: token(age=65),  # clocks differ by a little
     ],
 )
-def test_a_token_that_holds_lets_in(guarded: Served, shown: str) -> None:
-    assert infer(guarded, shown).status == 200
+def test_a_token_that_holds_lets_in(guarded: Served, shown: Callable[[], str]) -> None:
+    assert infer(guarded, shown()).status == 200
 
 
 @pytest.mark.parametrize(
     ("shown", "part"),
     [
-        (token(age=80), "expired"),
-        (token(nbf=time.time() + 3600), "not yet valid"),
-        (token(exp=None), "exp"),
-        (token(aud="others"), "udience"),
-        (token(aud=None), "aud"),
-        (token(iss="https://other.example"), "ssuer"),
-        (token(iss=None), "iss"),
-        (token(sub=None), "sub"),
-        (token(sub=7), "ubject"),
-        (token(STRANGER), "ignature"),
-        (token(kid="unknown"), "does not list"),
-        (token(kid=None), "does not list"),
-        (token(EC, "ES256", "rsa"), "does not hold"),
-        (token(RSA, "PS256", "rsa"), "algorithm"),
-        (token(ec.generate_private_key(ec.SECP384R1()), "ES384", "ec"), "algorithm"),
-        (token()[:-4] + "AAAA", "ignature"),
-        (hand_made({"alg": "none", "kid": "ec"}), "algorithm"),
-        (hand_made({"alg": ["ES256"], "kid": "ec"}), "algorithm"),
-        (hand_made({"alg": "ES256", "kid": 7}), "does not hold"),
-        (hand_made({"kid": "ec"}), "algorithm"),
-        (signed_by_the_public_key(), "algorithm"),
-        ("a.b.c", "does not hold"),
-        ("..", "does not hold"),
-        (jwt.utils.base64url_encode(b'{"alg":' + b"[" * 20_000).decode() + ".b.c", "does not hold"),
-        (f"{token()}.x", "not known"),
-        ("\xe4.\xf6.\xfc", "does not hold"),
+        (lambda: token(age=80), "expired"),
+        (lambda: token(nbf=time.time() + 3600), "not yet valid"),
+        (lambda: token(exp=None), "exp"),
+        (lambda: token(aud="others"), "udience"),
+        (lambda: token(aud=None), "aud"),
+        (lambda: token(iss="https://other.example"), "ssuer"),
+        (lambda: token(iss=None), "iss"),
+        (lambda: token(sub=None), "sub"),
+        (lambda: token(sub=7), "ubject"),
+        (lambda: token(STRANGER), "ignature"),
+        (lambda: token(kid="unknown"), "does not list"),
+        (lambda: token(kid=None), "does not list"),
+        (lambda: token(EC, "ES256", "rsa"), "does not hold"),
+        (lambda: token(RSA, "PS256", "rsa"), "algorithm"),
+        (lambda: token(ec.generate_private_key(ec.SECP384R1()), "ES384", "ec"), "algorithm"),
+        (lambda: token()[:-4] + "AAAA", "ignature"),
+        (lambda: hand_made({"alg": "none", "kid": "ec"}), "algorithm"),
+        (lambda: hand_made({"alg": ["ES256"], "kid": "ec"}), "algorithm"),
+        (lambda: hand_made({"alg": "ES256", "kid": 7}), "does not hold"),
+        (lambda: hand_made({"kid": "ec"}), "algorithm"),
+        (lambda: signed_by_the_public_key(), "algorithm"),
+        (lambda: "a.b.c", "does not hold"),
+        (lambda: "..", "does not hold"),
+        (lambda: jwt.utils.base64url_encode(b'{"alg":' + b"[" * 20_000).decode() + ".b.c", "does not hold"),
+        (lambda: f"{token()}.x", "not known"),
+        (lambda: "\xe4.\xf6.\xfc", "does not hold"),
     ],
 )
-def test_no_other_does(guarded: Served, shown: str, part: str) -> None:
-    reply = infer(guarded, shown)
+def test_no_other_does(guarded: Served, shown: Callable[[], str], part: str) -> None:
+    reply = infer(guarded, shown())
     assert reply.status == 401 and part in reply.json["error"], reply.body
     assert reply.headers["www-authenticate"].startswith("Bearer")
 
