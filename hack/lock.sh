@@ -12,5 +12,5 @@ compile bootstrap <(echo uv)
 compile mlflow <(echo mlflow)
 compile operator pyproject.toml --extra operator
 compile server pyproject.toml --extra server
-compile server-onnx-sklearn pyproject.toml --extra server --extra grpc --extra onnx --extra sklearn
-compile dev pyproject.toml --extra operator --extra server --extra grpc --extra onnx --extra sklearn --extra demo --extra dev
+compile server-onnx-sklearn pyproject.toml --extra server --extra grpc --extra onnx --extra sklearn --extra auth --extra otel
+compile dev pyproject.toml --extra operator --extra server --extra grpc --extra onnx --extra sklearn --extra auth --extra otel --extra demo --extra dev

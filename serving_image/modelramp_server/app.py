@@ -12,6 +12,7 @@ import orjson
 from modelramp_server.example import read_example
 from modelramp_server.exchange import (
     RELAYED,
+    REQUEST_ID,
     Answer,
     Disconnected,
     Receive,
@@ -24,8 +25,8 @@ from modelramp_server.exchange import (
 )
 from modelramp_server.local_model import LocalModel
 from modelramp_server.observability.metrics import Metrics
+from modelramp_server.observability.records import Answering
 from modelramp_server.protocol.errors import NotReady, ServingError
-from modelramp_server.relay.traffic import Traffic
 
 Route = Callable[[], Answer]
 _MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(?:ready|infer|example))?")
@@ -39,7 +40,7 @@ class App:
         self,
         local: LocalModel,
         folder: Path,
-        traffic: Traffic,
+        traffic: Answering,
         metrics: Metrics,
         payload_limit: int,
         timeout: float,
@@ -74,7 +75,12 @@ class App:
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send, route: str, relayable: bool) -> None:
         started = time.monotonic()
-        relayed = any(name == RELAYED for name, _ in scope["headers"])
+        relayed, request_id = False, b""
+        for name, value in scope["headers"]:
+            if name == RELAYED:
+                relayed = True
+            elif name == REQUEST_ID:
+                request_id = value
         unread = False
         try:
             request = await read_request(scope, receive, route, self._payload_limit, self._timeout)
@@ -85,7 +91,11 @@ class App:
             return
         else:
             answer = await self._traffic.answer(request, relayable and not relayed, count=not relayed)
+        if request_id and all(name != REQUEST_ID for name, _ in answer.headers):
+            answer.headers.append((REQUEST_ID, request_id))
         await respond(send, answer, self.closing or unread)
+        if answer.rejected:
+            self._metrics.rejected(answer.rejected)
         if not relayed:
             self._metrics.request(route, answer.status)()
             self._metrics.duration(route)(time.monotonic() - started)

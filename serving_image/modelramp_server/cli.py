@@ -28,14 +28,18 @@ log = logging.getLogger("modelramp_server")
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script. Exits 0, 1 (a reason stands in the termination log) or 2 (settings)."""
     arguments = _parser().parse_args(argv)
+    if arguments.command == "hash-key":
+        return _hash_key(arguments.name, arguments.stdin)
     kind: type[CommonSettings] = ServeSettings if arguments.command == "serve" else FetchSettings
     try:
         settings = parse(kind, arguments)
     except InvalidSettings as error:
         sys.exit(_usage(str(error)))
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     try:
         _run(settings)
+    except InvalidSettings as error:
+        _exit(_usage(str(error)))
     except ModelProblem as problem:
         _tell(settings.termination_log, problem)
         _exit(1)
@@ -60,7 +64,24 @@ def _parser() -> ArgumentParser:
     helps = {"serve": "load a model and answer requests", "fetch": "download a model, verify it, and exit"}
     for command, kind in (("serve", ServeSettings), ("fetch", FetchSettings)):
         add_flags(commands.add_parser(command, help=helps[command], description=helps[command]), kind)
+    hashing = commands.add_parser("hash-key", help="make an API key and its line for API_KEYS_FILE")
+    hashing.add_argument("name", help="whose key: letters, digits and ._@-")
+    hashing.add_argument("--stdin", action="store_true", help="hash the key on standard input instead of making one")
     return parser
+
+
+def _hash_key(name: str, stdin: bool) -> None:
+    """The line goes to stdout, a new key to stderr: `hash-key alice >> keys` keeps the one and shows the other."""
+    from modelramp_server.security import api_keys
+
+    key = sys.stdin.readline().strip() if stdin else api_keys.new_key()
+    try:
+        line = api_keys.entry(name, key)
+    except api_keys.BadKeys as error:
+        sys.exit(_usage(str(error)))
+    if not stdin:
+        print(f"the key, shown this once: {key}", file=sys.stderr)
+    print(line)
 
 
 def _tell(path: Path, problem: ModelProblem) -> None:

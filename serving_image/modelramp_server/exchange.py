@@ -16,12 +16,14 @@ from modelramp_server.protocol.errors import BadRequest, ServingError, TooLarge
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 JSON: Header = (b"content-type", b"application/json")
 CLOSE: Header = (b"connection", b"close")
 RELAYED = b"x-modelramp-relayed"
 PROTOBUF = b"application/x-protobuf"
+REQUEST_ID = b"x-request-id"
 HEADER_LENGTH = b"inference-header-content-length"
 _TIMEOUT = b"x-request-timeout"
 # curl -d says form when it is told nothing; clients of raw tensors say octet-stream.
@@ -35,13 +37,14 @@ class Disconnected(Exception):
 @dataclass(slots=True)
 class Answer:
     """Status, body and headers (without content-length); `service` is the service time in seconds, `prediction` what
-    a model said, if it was a class."""
+    a model said, if it was a class, `rejected` why no model was asked, if none was."""
 
     status: int
     body: bytes
     headers: list[Header] = field(default_factory=lambda: [JSON])
     service: float = 0.0
     prediction: Prediction | None = None
+    rejected: str = ""
 
 
 class Translation(Protocol):
@@ -102,6 +105,7 @@ def json_answer(status: int, document: object) -> Answer:
 def error_answer(error: ServingError) -> Answer:
     """`{"error": "..."}` with the error's status."""
     answer = json_answer(error.status, {"error": error.message})
+    answer.rejected = error.reason
     if error.retry_after is not None:
         answer.headers.append((b"retry-after", str(error.retry_after).encode()))
     if error.allow:

@@ -5,12 +5,16 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelramp_server.app import App
+from modelramp_server.exchange import Handler
+
+if TYPE_CHECKING:
+    from modelramp_server.security.tls import Certificate
 
 KEEP_ALIVE = 65
 # A connection in use is told to close with its next answer; closing it under a request on the wire would lose that.
@@ -44,11 +48,14 @@ class HttpServer(uvicorn.Server):
         drain_delay: float,
         grace: float,
         on_start: Callable[[], None],
+        handler: Handler,
+        certificate: "Certificate | None",
         on_shutdown: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`handler` is what is called: the app, or what stands in front of it."""
         super().__init__(
             uvicorn.Config(
-                app,
+                handler,
                 host=host,
                 port=port,
                 loop="uvloop",
@@ -61,6 +68,8 @@ class HttpServer(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=max(1, round(grace)),
                 backlog=2048,
+                ssl_certfile=certificate.chain if certificate else None,
+                ssl_keyfile=certificate.key if certificate else None,
             )
         )
         self._app = app

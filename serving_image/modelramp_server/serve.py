@@ -13,9 +13,12 @@ import uvloop
 from modelramp_server.app import App
 from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.model_thread import BatchLimits, LoadedModel, ModelThread
+from modelramp_server.front_door import FrontDoor
 from modelramp_server.http_server import HttpServer
 from modelramp_server.local_model import LocalModel
 from modelramp_server.observability.metrics import Metrics
+from modelramp_server.observability.outputs import FiniteCheck
+from modelramp_server.observability.records import Answering
 from modelramp_server.relay.client import CandidateClient
 from modelramp_server.relay.shadow import BODY_LIMIT, Shadower
 from modelramp_server.relay.split_file import SplitFile
@@ -23,7 +26,7 @@ from modelramp_server.relay.traffic import Traffic
 from modelramp_server.runtime import mlmodel
 from modelramp_server.runtime.base import ModelProblem, Runtime
 from modelramp_server.runtime.choice import load
-from modelramp_server.settings import ServeSettings
+from modelramp_server.settings import InvalidSettings, ServeSettings
 
 if TYPE_CHECKING:
     from modelramp_server.rpc.server import RpcServer
@@ -42,23 +45,27 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         name = settings.model_name or folder.name
         self.metrics = Metrics(name, settings.model_version, settings.model_revision)
+        self._front = FrontDoor(settings, name, self.metrics)
         queue = JobQueue(settings.queue_limit)
         self.metrics.queue_depth.set_function(queue.depth)
         self.local = LocalModel(name, settings.model_version, settings.model_revision, queue, self._give_up)
         self.local.on_ready = self._ready
-        self._client = CandidateClient(settings.candidate_url, settings.model_revision)
-        copies = CandidateClient(settings.candidate_url, settings.model_revision, answer_limit=BODY_LIMIT)
+        url, own, marks = settings.candidate_url, settings.model_revision, self._front.marks
+        self._client = CandidateClient(url, own, marks=marks)
+        copies = CandidateClient(url, own, answer_limit=BODY_LIMIT, marks=marks)
         self.shadower = Shadower(copies, self.metrics, settings.hostname)
         self.traffic = Traffic(self.local, self._client, self.metrics, settings.hostname, self.shadower)
         self._split_file = SplitFile(settings.traffic_file, self.traffic.observe)
         self._thread = ModelThread(
-            lambda: _load(settings, folder),
+            lambda: self._watched(*_load(settings, folder)),
             queue,
             BatchLimits(settings.batch_size, settings.batch_delay, settings.warmup),
             self.metrics.batch_rows,
+            self.metrics.waited,
         )
-        app = App(self.local, folder, self.traffic, self.metrics, settings.payload_limit, settings.request_timeout)
-        self.rpc = _rpc(settings, app, self.traffic, self.metrics)
+        answering = self._front.around(self.traffic)
+        app = App(self.local, folder, answering, self.metrics, settings.payload_limit, settings.request_timeout)
+        self.rpc = _rpc(settings, app, answering, self.metrics, self._front)
         self.server = HttpServer(
             app,
             settings.app_host,
@@ -66,6 +73,8 @@ class Service:
             settings.drain_delay,
             settings.request_timeout,
             self._start,
+            self._front.before(app),
+            self._front.certificate,
             None if self.rpc is None else self.rpc.stop,
         )
 
@@ -84,13 +93,22 @@ class Service:
                 task.cancel()
             await self.shadower.close()
             await self._client.close()
+            await self._front.close()
         if self.problem is not None:
             raise self.problem
 
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._split_file.watch())]
+        self._front.start(lambda: self.server.config.ssl)
         self._thread.start(loop, self.local)
+
+    def _watched(self, model: mlmodel.MLmodel, runtime: Runtime) -> tuple[mlmodel.MLmodel, Runtime]:
+        return model, FiniteCheck(runtime, self._not_finite)
+
+    def _not_finite(self, rows: int) -> None:
+        if self.local.model is not None:  # what the model makes of the warm-up's inputs was told to nobody
+            self.metrics.nonfinite_rows(rows)
 
     def _ready(self, model: LoadedModel) -> None:
         self.metrics.model_loaded(model.runtime, model.device)
@@ -106,13 +124,18 @@ def _load(settings: ServeSettings, folder: Path) -> tuple[mlmodel.MLmodel, Runti
     return model, load(model, settings.model_runtime, settings.inference_device, settings.allow_code)
 
 
-def _rpc(settings: ServeSettings, app: App, traffic: Traffic, metrics: Metrics) -> RpcServer | None:
+def _rpc(
+    settings: ServeSettings, app: App, answering: Answering, metrics: Metrics, front: FrontDoor
+) -> RpcServer | None:
     if settings.grpc_port is None:
         return None
+    if front.certificate is not None:
+        raise InvalidSettings("GRPC_PORT is not encrypted: it can't be set beside TLS_CERT_FILE")
     from modelramp_server.rpc.server import RpcServer
     from modelramp_server.rpc.service import InferenceService
 
-    service = InferenceService(app, traffic, metrics, settings.request_timeout)
+    admit = front.guard.admit_to if front.guard is not None else None
+    service = InferenceService(app, answering, metrics, settings.request_timeout, admit)
     return RpcServer(
         service,
         settings.app_host,

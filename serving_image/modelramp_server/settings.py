@@ -34,6 +34,7 @@ class CommonSettings(BaseSettings):
     allow_code: bool = Field(default=False, description="load models that run code of their own: pickles")
     termination_log: Path = Field(default=Path("/dev/termination-log"), description="where a failure is told")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="log level")
+    log_format: Literal["text", "json"] = Field(default="text", description="log lines as text or as JSON objects")
 
 
 class FetchSettings(CommonSettings):
@@ -61,6 +62,23 @@ class ServeSettings(CommonSettings):
     drain_delay: float = Field(default=5.0, ge=0, description="seconds of accepting on after SIGTERM")
     traffic_file: Path = Field(default=Path("/etc/modelramp/traffic/split"), description="file of the split")
     candidate_url: str = Field(default="", description="address of the candidate; {revision} is filled in")
+    api_keys_file: Path | None = Field(default=None, description="file of hashed API keys (see hash-key)")
+    jwt_jwks: str = Field(default="", description="file or https URL of the keys that tokens (JWT) are signed with")
+    jwt_audience: str = Field(default="", description="whom tokens must be made for (aud)")
+    jwt_issuer: str = Field(default="", description="whose tokens (iss)")
+    jwt_algorithms: str = Field(default="RS256,ES256", description="algorithms that tokens may be signed by")
+    auth_open: str = Field(
+        default="metrics,metadata", description="what needs no credentials beside health: metrics, metadata"
+    )
+    rate_limit: float = Field(default=0.0, ge=0, description="requests a second of each caller and pod; 0: no limit")
+    rate_burst: int = Field(default=0, ge=0, description="requests at once before the rate binds; 0: a second's worth")
+    tls_cert_file: Path | None = Field(default=None, description="certificate chain (PEM); serves HTTPS only")
+    tls_key_file: Path | None = Field(default=None, description="its private key (PEM)")
+    audit_log: str = Field(default="", description="where each prediction is noted: stdout, or a file, rotated")
+    payload_log: str = Field(default="", description="where bodies are sampled to: stdout, or a file, rotated")
+    payload_share: float = Field(default=0.01, ge=0, le=1, description="share of the requests sampled, 0 to 1")
+    access_log: bool = Field(default=False, description="log a line for every request")
+    tracing: bool = Field(default=False, description="OpenTelemetry spans by OTLP (OTEL_EXPORTER_OTLP_ENDPOINT)")
     hostname: str = Field(default_factory=socket.gethostname, description="tells replicas apart")
 
     @field_validator("grpc_port")

@@ -19,6 +19,9 @@ from modelramp_server.relay.quantile import RecentP99
         (502, Outcome.BAD, Net.STATUS),
         (504, Outcome.BAD, Net.STATUS),
         (503, Outcome.ERROR, Net.FULL),
+        (401, Outcome.ERROR, Net.REFUSED),
+        (403, Outcome.ERROR, Net.REFUSED),
+        (429, Outcome.ERROR, Net.REFUSED),
     ],
 )
 def test_the_candidates_status(status: int, outcome: Outcome, net: Net | None) -> None:

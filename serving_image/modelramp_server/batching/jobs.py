@@ -26,6 +26,7 @@ class Job:
     params: bytes = b""
     outputs: dict[str, Array] = field(default_factory=dict)
     error: ServingError | None = None
+    queued: float = field(default_factory=time.monotonic)
 
     @property
     def key(self) -> GroupKey:

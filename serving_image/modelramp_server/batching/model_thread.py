@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -59,11 +60,13 @@ class ModelThread:
         queue: JobQueue,
         limits: BatchLimits,
         observe_rows: Callable[[int], None],
+        waited: Callable[[list[Job], float], None],
     ) -> None:
         self._load = load
         self._queue = queue
         self._limits = limits
         self._observe_rows = observe_rows
+        self._waited = waited
         self._thread: threading.Thread | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
@@ -78,6 +81,7 @@ class ModelThread:
             _tell(loop, watcher.failed, problem)
             return
         while (jobs := self._queue.pull(rows, self._limits.delay)) is not None:
+            self._waited(jobs, time.monotonic())
             for group in groups(jobs, rows):
                 run(runtime, group, self._observe_rows)
                 _tell(loop, _settle, group)

@@ -1,20 +1,23 @@
 """The series of `GET /metrics`, with labels bound ahead: looking labels up costs more than counting."""
 
+import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from importlib.metadata import version as package_version
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
 
+from modelramp_server.batching.jobs import Job
 from modelramp_server.observability.bad_window import BadWindow
+from modelramp_server.observability.histogram import Histogram
 from modelramp_server.observability.predictions import Predictions
 
 # 1 ms to 30 s, about five a decade.
@@ -22,6 +25,7 @@ SERVICE_BUCKETS = (
     0.001, 0.0016, 0.0025, 0.004, 0.0063, 0.01, 0.016, 0.025, 0.04, 0.063,
     0.1, 0.16, 0.25, 0.4, 0.63, 1.0, 1.6, 2.5, 4.0, 6.3, 10.0, 16.0, 30.0,
 )  # fmt: skip
+WAIT_BUCKETS = (0.0001, 0.00025, 0.0005, *SERVICE_BUCKETS)
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _OWN = ("model", "version", "revision")
 
@@ -49,7 +53,7 @@ class Metrics:
             return Counter(name, text, (*_OWN, *labels), registry=self.registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, text, (*_OWN, *labels), buckets=buckets, registry=self.registry)
+            return Histogram(name, text, (*_OWN, *labels), buckets, self.registry)
 
         requests = counter("modelramp_requests", "Inference requests answered to a client", "route", "code")
         duration = histogram("modelramp_request_duration_seconds", "First byte to last", SERVICE_BUCKETS, "route")
@@ -58,23 +62,35 @@ class Metrics:
             "modelramp_split_service_seconds", "Service time of ok answers", SERVICE_BUCKETS, "side", "target", "salt"
         )
         shadow = counter("modelramp_shadow_answers", "Answers to copies, by comparison", "target", "salt", "result")
-        rows = histogram("modelramp_batch_rows", "Rows of a forward", ROW_BUCKETS)
+        rows = histogram("modelramp_batch_rows", "Rows of a forward", tuple(map(float, ROW_BUCKETS)))
+        wait = histogram("modelramp_queue_wait_seconds", "Queued to pulled by the model's thread", WAIT_BUCKETS)
+        rejects = counter("modelramp_rejects", "Requests that no model was asked for, by reason", "reason")
+        net = counter("modelramp_net_answers", "Answers of stable in the candidate's place, by reason", "reason")
+        nonfinite = counter("modelramp_nonfinite_rows", "Rows of an output with NaN or an infinity")
+        lost = counter("modelramp_records_lost", "Lines of a log that could not be written in time", "log")
         unreadable = counter("modelramp_traffic_unreadable", "Splits that could not be read")
         own = self._own
         self.request = lru_cache(1024)(lambda route, code: requests.labels(*own, route, str(code)).inc)
-        self.duration = lru_cache(64)(lambda route: duration.labels(*own, route).observe)
+        self.duration = lru_cache(64)(lambda route: duration.labels(*own, route))
         self.split = lru_cache(1024)(
             lambda side, target, salt, outcome: split.labels(*own, side, target, salt, outcome).inc
         )
-        self.service = lru_cache(256)(lambda side, target, salt: service.labels(*own, side, target, salt).observe)
+        self.service = lru_cache(256)(lambda side, target, salt: service.labels(*own, side, target, salt))
         self.shadow_answer = lru_cache(256)(lambda target, salt, result: shadow.labels(*own, target, salt, result).inc)
-        self.batch_rows = rows.labels(*own).observe
+        self.batch_rows: Callable[[float], None] = rows.labels(*own)
+        self._queue_wait = wait.labels(*own)
+        self._reject = lru_cache(64)(lambda reason: rejects.labels(*own, reason).inc)
+        self._net = lru_cache(64)(lambda reason: net.labels(*own, reason).inc)
+        self.nonfinite_rows = nonfinite.labels(*own).inc
+        self.record_lost = lru_cache(8)(lambda log: lost.labels(*own, log).inc)
         self.split_unreadable = unreadable.labels(*own).inc
 
     def _gauges(self) -> None:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(name, text, (*_OWN, *labels), registry=self.registry)
 
+        build = gauge("modelramp_build_info", "1", "server", "python")
+        build.labels(*self._own, package_version("modelramp"), platform.python_version()).set(1)
         self._info = gauge("modelramp_model_info", "1", "runtime", "device")
         self.generation = gauge("modelramp_traffic_generation", "Generation acted on; 0 none").labels(*self._own)
         self.split_version = gauge("modelramp_split_version", "Newest split format it reads").labels(*self._own)
@@ -94,6 +110,19 @@ class Metrics:
     def model_loaded(self, runtime: str, device: str) -> None:
         """Say which runtime serves, on which device."""
         self._info.labels(*self._own, runtime, device).set(1)
+
+    def waited(self, jobs: Iterable[Job], now: float) -> None:
+        """Observe how long jobs waited that the model's thread has just pulled."""
+        for job in jobs:
+            self._queue_wait(now - job.queued)
+
+    def rejected(self, reason: str) -> None:
+        """Count a request that no model was asked for."""
+        self._reject(reason)()
+
+    def net_answered(self, reason: str) -> None:
+        """Count an answer of stable's in the candidate's place."""
+        self._net(reason)()
 
     def bad_answer(self) -> None:
         """Count a bad answer of this pod's own model."""

@@ -9,7 +9,11 @@ class ServingError(Exception):
         message: one sentence: what was wrong, where, what would do.
         retry_after: seconds for the `Retry-After` header.
         allow: methods for the `Allow` header of a 405.
+
+    `reason` is the label of `modelramp_rejects_total`; empty where nothing was rejected but the request itself.
     """
+
+    reason = ""
 
     def __init__(self, status: int, message: str, *, retry_after: int | None = None, allow: str = "") -> None:
         super().__init__(message)
@@ -36,12 +40,16 @@ class ModelFailed(ServingError):
 class NotReady(ServingError):
     """503: the model is still loading or warming up."""
 
+    reason = "not_ready"
+
     def __init__(self, message: str) -> None:
         super().__init__(503, message, retry_after=1)
 
 
 class QueueFull(ServingError):
     """503: as many requests wait as the queue holds."""
+
+    reason = "queue_full"
 
     def __init__(self, limit: int) -> None:
         super().__init__(503, f"the queue is full ({limit} requests wait); try again", retry_after=1)
@@ -50,12 +58,16 @@ class QueueFull(ServingError):
 class OutOfTime(ServingError):
     """504: the request's budget was spent before its forward began or ended."""
 
+    reason = "timeout"
+
     def __init__(self, budget: float) -> None:
         super().__init__(504, f"not answered within the request's budget of {budget:g} s")
 
 
 class TooLarge(ServingError):
     """413: the body is over the limit; it is refused before it is read."""
+
+    reason = "too_large"
 
     def __init__(self, limit: int) -> None:
         super().__init__(413, f"the body is over the limit of {limit} bytes (PAYLOAD_LIMIT)")

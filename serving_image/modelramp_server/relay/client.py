@@ -42,12 +42,14 @@ class CandidateClient:
         sender: str,
         clock: Callable[[], float] = time.monotonic,
         answer_limit: int | None = None,
+        marks: Callable[[], dict[str, str]] = dict,
     ) -> None:
-        """`answer_limit`: bytes of an answer at most, if fewer than ANSWER_LIMIT."""
+        """`answer_limit`: bytes of an answer at most, if fewer than ANSWER_LIMIT. `marks`: further headers to send."""
         self._url = url
         self._sender = sender
         self._answer_limit = answer_limit
         self._clock = clock
+        self._marks = marks
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
         self._born = 0.0
@@ -117,6 +119,7 @@ class CandidateClient:
         )
         headers["x-modelramp-relayed"] = self._sender
         headers["x-request-timeout"] = f"{budget:.3f}"
+        headers.update(self._marks())
         return headers
 
     def _pool(self, budget: float) -> aiohttp.ClientSession:

@@ -43,12 +43,16 @@ FAILURES = {
     Net.BREAKER: Verdict(Outcome.SKIPPED, Net.BREAKER),
     Net.SIZE: Verdict(Outcome.SKIPPED, Net.SIZE),
 }
+# The client has passed this pod's own check, so the two pods' keys or limits differ: that is not the model's doing.
+_NOT_LET_IN = (401, 403, 429)
 
 
 def judge(status: int) -> Verdict | None:
     """The verdict on a whole answer of the candidate, by its HTTP status; None where stable must be asked (4xx)."""
     if 200 <= status < 300:
         return Verdict(Outcome.OK, None)
+    if status in _NOT_LET_IN:
+        return Verdict(Outcome.ERROR, Net.REFUSED)
     if 400 <= status < 500:
         return None
     if status == 503:

@@ -37,12 +37,14 @@ class Relay:
         local: Local,
         stable_p99: RecentP99,
         clock: Callable[[], float] = time.monotonic,
+        net_answered: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._client = client
         self._revision = revision
         self._local = local
         self._stable_p99 = stable_p99
         self._clock = clock
+        self._net_answered = net_answered
         self._bytes = 0
         self.candidate_p99 = RecentP99()
         self.breaker = Breaker()
@@ -60,6 +62,7 @@ class Relay:
                 return answer, verdict.outcome
         assert verdict is not None and verdict.net is not None
         own.headers.append((b"x-modelramp-net", verdict.net.value.encode()))
+        self._net_answered(verdict.net.value)
         return own, verdict.outcome
 
     async def _try(self, request: InferenceRequest) -> tuple[Answer | None, Verdict | None]:

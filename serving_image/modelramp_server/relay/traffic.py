@@ -113,8 +113,8 @@ class Traffic:
 
     def _relay_to(self, split: Split) -> Relay:
         if self._relay is None or self._relay[0] != split.revision:
-            relay = Relay(self._client, split.revision, self._local.answer, self._stable_p99, self._clock)
-            self._relay = (split.revision, relay)
+            local, clock, told = self._local.answer, self._clock, self._metrics.net_answered
+            self._relay = (split.revision, Relay(self._client, split.revision, local, self._stable_p99, clock, told))
         return self._relay[1]
 
     def _count(self, side: str, target: str, salt: str, outcome: Outcome, answer: Answer) -> None:

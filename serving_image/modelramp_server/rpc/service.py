@@ -12,8 +12,8 @@ from google.protobuf.message import DecodeError
 from modelramp_server.app import App
 from modelramp_server.exchange import RELAYED, Answer, Header, InferenceRequest, error_answer
 from modelramp_server.observability.metrics import Metrics
+from modelramp_server.observability.records import Answering
 from modelramp_server.protocol.errors import BadRequest, OutOfTime, ServingError
-from modelramp_server.relay.traffic import Traffic
 from modelramp_server.rpc import inference_pb2 as pb
 from modelramp_server.rpc.codec import ModelInfer, Rpc
 from modelramp_server.rpc.status import CLIENT_GONE, code_of, details_of, metadata_of
@@ -45,7 +45,7 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Finds the handler of a call. Messages are parsed here: the library answers UNKNOWN where that fails."""
 
     def __init__(
-        self, app: App, traffic: Traffic, metrics: Metrics, timeout: float, admit: Admit | None = None
+        self, app: App, traffic: Answering, metrics: Metrics, timeout: float, admit: Admit | None = None
     ) -> None:
         """`admit` raises ServingError for callers that may not; None: everybody may."""
         self._app = app
