@@ -9,8 +9,9 @@ from typing import TypeVar
 from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.model_thread import LoadedModel
 from modelramp_server.dialects import dialects
-from modelramp_server.exchange import Answer, Header, InferenceRequest, error_answer
+from modelramp_server.exchange import Answer, Header, InferenceRequest, compressed, error_answer, plain
 from modelramp_server.prediction import draw
+from modelramp_server.protocol.compression import SMALLEST
 from modelramp_server.protocol.errors import NotReady, ServingError
 from modelramp_server.protocol.tensors import Array
 from modelramp_server.runtime.base import ModelProblem
@@ -61,11 +62,26 @@ class LocalModel:
         answer.headers.append((b"server-timing", b"service;dur=%.3f" % (answer.service * 1000)))
         return answer
 
-    async def _infer(self, request: InferenceRequest) -> Answer:
+    async def encoded(self, answer: Answer, request: InferenceRequest) -> Answer:
+        """The answer in the coding that its client accepts."""
+        if len(answer.body) < SMALLEST or any(name == b"content-encoding" for name, _ in answer.headers):
+            return answer
+        return await self._codec_call(len(answer.body), lambda: compressed(answer, request.accepts))
+
+    def loaded(self) -> LoadedModel:
+        """The model.
+
+        Raises:
+            NotReady: it is loading.
+        """
         if self.model is None:
             raise NotReady(f"the model {self.name} is loading; try again")
-        model, dialect = self.model, self._dialects[request.route]
-        decoded = await self._codec_call(len(request.body), lambda: dialect.decode(request, model))
+        return self.model
+
+    async def _infer(self, request: InferenceRequest) -> Answer:
+        model, dialect = self.loaded(), self._dialects[request.route]
+        size = _OFF_LOOP if request.encoding else len(request.body)
+        decoded = await self._codec_call(size, lambda: dialect.decode(plain(request), model))
         outputs = await self._queue.answer(
             decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params
         )

@@ -10,8 +10,9 @@ from typing import Protocol, TypeVar
 from modelramp_server.batching.forward import groups, run
 from modelramp_server.batching.jobs import Job, JobQueue
 from modelramp_server.batching.warmup import warm_up
+from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import TensorSpec
-from modelramp_server.runtime.base import LoadFailed, ModelProblem, Runtime, WarmupFailed
+from modelramp_server.runtime.base import LoadFailed, ModelProblem, Runtime, TakesParams, WarmupFailed
 from modelramp_server.runtime.mlmodel import MLmodel
 
 Message = TypeVar("Message")
@@ -29,6 +30,7 @@ class LoadedModel:
     outputs: tuple[TensorSpec, ...]
     named_outputs: bool
     batch_rows: int
+    params: Params
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,15 @@ class ModelThread:
         except Exception as error:
             log.exception("warming the model up failed")
             raise WarmupFailed(f"the model failed in its warm-up: {str(error)[:500]}") from error
+        params = Params(model.signature.params, isinstance(runtime, TakesParams))
         loaded = LoadedModel(
-            runtime.name, runtime.device, runtime.inputs, runtime.outputs or outputs, runtime.named_outputs, rows
+            runtime.name,
+            runtime.device,
+            runtime.inputs,
+            runtime.outputs or outputs,
+            runtime.named_outputs,
+            rows,
+            params,
         )
         _tell(loop, watcher.ready, loaded)
         return runtime, rows

@@ -1,7 +1,7 @@
-"""MLflow's scoring JSON: `dataframe_split`, `dataframe_records`, `instances`, `inputs` in, `predictions` out.
+"""MLflow's scoring protocol: `dataframe_split`, `dataframe_records`, `instances`, `inputs`, CSV in; `predictions` out.
 
 Specification: mlflow.org, "Local inference server"; no pandas is needed. A frame for a model with one input of
-rank 2 is that input's matrix; otherwise its columns are the model's inputs.
+rank 2 is that input's matrix; otherwise its columns are the model's inputs, and columns beside them are ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,9 @@ from typing import Any
 
 import orjson
 
+from modelramp_server.protocol import csv_frame
 from modelramp_server.protocol.errors import BadRequest
+from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import (
     Array,
     TensorSpec,
@@ -35,8 +37,13 @@ class Invocation:
     params: bytes = b""
 
 
-def decode(body: bytes, specs: Sequence[TensorSpec], named: bool) -> Invocation:
-    """Parse and check the body of `/invocations`.
+def decode(body: bytes, specs: Sequence[TensorSpec], named: bool, params: Params) -> Invocation:
+    """Parse and check a JSON body of `/invocations`.
+
+    Args:
+        specs: the model's inputs.
+        named: whether its outputs have names.
+        params: what else it takes.
 
     Raises:
         BadRequest: with the field that is wrong.
@@ -50,12 +57,28 @@ def decode(body: bytes, specs: Sequence[TensorSpec], named: bool) -> Invocation:
     given = [name for name in _FORMATS if name in document]
     if len(given) != 1:
         raise BadRequest(f"the body must have exactly one of {', '.join(_FORMATS)}; it has {given or 'none'}")
-    if document.get("params"):
-        raise BadRequest("params are not served: the model takes none")
+    told = params.canonical(document.get("params"))
     form = given[0]
     columns, matrix = _READERS[form](document[form])
     arrays = _bind(columns, matrix, specs, form)
-    return Invocation(arrays, rows_of(arrays, specs), form.startswith("dataframe"), named)
+    return Invocation(arrays, rows_of(arrays, specs), form.startswith("dataframe"), named, told)
+
+
+def decode_csv(body: bytes, specs: Sequence[TensorSpec], named: bool) -> Invocation:
+    """Parse and check a CSV body of `/invocations`; arguments and errors as for `decode`."""
+    names, rows = csv_frame.read(body)
+    kinds = {spec.name: spec.datatype for spec in specs}
+    if kinds.keys() <= set(names) or len(specs) != 1:
+        cells = {name: [row[index] for row in rows] for index, name in enumerate(names)}
+        columns = {
+            name: csv_frame.typed(column, kinds.get(name, "BYTES"), f"csv.{name}") for name, column in cells.items()
+        }
+        arrays = _bind(columns, None, specs, "csv")
+    else:
+        kind = specs[0].datatype
+        matrix = [csv_frame.typed(row, kind, f"csv: row {number}") for number, row in enumerate(rows, start=1)]
+        arrays = _bind(None, matrix, specs, "csv")
+    return Invocation(arrays, rows_of(arrays, specs), True, named)
 
 
 def encode(invocation: Invocation, outputs: Mapping[str, Array]) -> bytes:
@@ -119,7 +142,7 @@ _READERS = {"dataframe_split": _split, "dataframe_records": _records, "instances
 
 def _bind(columns: dict[str, Any] | None, matrix: Any, specs: Sequence[TensorSpec], form: str) -> dict[str, Array]:
     wanted = [spec.name for spec in specs]
-    if columns is not None and set(columns) == set(wanted):
+    if columns is not None and set(columns) >= set(wanted):
         return {spec.name: _checked(columns[spec.name], spec, f"{form}.{spec.name}") for spec in specs}
     if len(specs) == 1 and matrix is not None:
         return {wanted[0]: _checked(matrix, specs[0], form)}

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from modelramp_server.protocol import params
+from modelramp_server.protocol.params import ParamSpec
 from modelramp_server.protocol.tensors import DATATYPES, TensorSpec
 from modelramp_server.runtime.base import ArtifactDamaged
 
@@ -42,6 +44,7 @@ class Signature:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     columns: tuple[Column, ...] = ()
+    params: tuple[ParamSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ def _signature(document: dict[str, Any]) -> Signature:
         inputs=_tensors(inputs),
         outputs=_tensors(outputs),
         columns=tuple(columns) if columns and len(columns) == len(inputs) else (),
+        params=params.read(_schema(document.get("params"))),
     )
 
 
