@@ -120,7 +120,10 @@ def test_a_bad_body_gets_a_4xx_that_names_what_is_wrong(
 HEADERS: list[tuple[str, dict[str, str], int]] = [
     ("a wrong type", {"content-type": "image/png"}, 415),
     ("csv", {"content-type": "text/csv"}, 415),
-    ("gzip", {"content-encoding": "gzip"}, 415),
+    ("brotli", {"content-encoding": "br"}, 415),
+    ("two codings", {"content-encoding": "gzip, gzip"}, 415),
+    ("plain, said to be gzip", {"content-encoding": "gzip"}, 400),
+    ("plain, said to be deflate", {"content-encoding": "deflate"}, 400),
     ("timeout a word", {"x-request-timeout": "soon"}, 400),
     ("timeout negative", {"x-request-timeout": "-1"}, 400),
     ("timeout NaN", {"x-request-timeout": "nan"}, 400),
@@ -153,6 +156,9 @@ def test_a_wrong_method_is_told_the_right_one(onnx_server: Served, method: str) 
 def test_integers_must_be_whole_and_fit(lookup_server: Served) -> None:
     for data in ([1.5], [True], ["1"], [2**64], [None]):
         reply = lookup_server.infer({"name": "x", "datatype": "INT64", "shape": [1], "data": data})
+        assert reply.status == 400, data
+    for data in ([-1, 2**63], [0.5, 2**63], [2**64, 1]):
+        reply = lookup_server.infer({"name": "x", "datatype": "UINT64", "shape": [2], "data": data})
         assert reply.status == 400, data
     reply = lookup_server.infer({"name": "x", "datatype": "UINT8", "shape": [1], "data": [300]})
     assert reply.status == 400

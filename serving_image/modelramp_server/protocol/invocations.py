@@ -14,6 +14,7 @@ from modelramp_server.protocol import csv_frame
 from modelramp_server.protocol.errors import BadRequest
 from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import (
+    DTYPES,
     Array,
     TensorSpec,
     check_shape,
@@ -118,23 +119,23 @@ def _records(value: object) -> tuple[dict[str, Any] | None, Any]:
 def _instances(value: object) -> tuple[dict[str, Any] | None, Any]:
     if not isinstance(value, list) or not value:
         raise BadRequest("instances must be a list of at least one instance")
-    if all(isinstance(row, dict) for row in value):
-        return _records_of(value), None
-    return None, value
-
-
-def _records_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    if not all(row.keys() == rows[0].keys() for row in rows):
-        raise BadRequest("instances: all instances need the same fields")
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    return _rows(value, "instances")
 
 
 def _inputs(value: object) -> tuple[dict[str, Any] | None, Any]:
     if isinstance(value, dict):
-        return value, None
+        return {name: item if isinstance(item, list) else [item] for name, item in value.items()}, None
     if isinstance(value, list) and value:
-        return None, value
+        return _rows(value, "inputs")
     raise BadRequest("inputs must be an object of lists, or a list")
+
+
+def _rows(value: list[Any], form: str) -> tuple[dict[str, Any] | None, Any]:
+    if not all(isinstance(row, dict) for row in value):
+        return None, value
+    if not all(row.keys() == value[0].keys() for row in value):
+        raise BadRequest(f"{form}: all rows need the same fields")
+    return {name: [row[name] for row in value] for name in value[0]}, None
 
 
 _READERS = {"dataframe_split": _split, "dataframe_records": _records, "instances": _instances, "inputs": _inputs}
@@ -164,11 +165,21 @@ def _by_position(matrix: Any, specs: Sequence[TensorSpec], form: str) -> dict[st
 
 
 def _checked(data: Any, spec: TensorSpec, where: str) -> Array:
-    array = from_json(data, spec.datatype, where)
+    try:
+        array = from_json(data, spec.datatype, where)
+    except BadRequest:
+        if DTYPES[spec.datatype].kind not in "iu" or not isinstance(data, list):
+            raise
+        array = from_json(_whole(data), spec.datatype, where)
     if array.ndim == 2 and array.shape[1] == 1 and len(spec.shape) == 1:
         array = array.reshape(-1)
     check_shape(array, spec, where)
     return array
+
+
+def _whole(data: list[Any]) -> list[Any]:
+    """Integers that a frame wrote as 1.0, as it does for a column that once lacked a value."""
+    return [int(item) if isinstance(item, float) and item.is_integer() else item for item in data]
 
 
 def _nested(array: Array) -> Any:

@@ -94,7 +94,7 @@ def read(entries: Sequence[Mapping[str, Any]]) -> tuple[ParamSpec, ...]:
 
 
 def _check(value: Any, spec: ParamSpec) -> None:
-    if value is None and spec.default is None:
+    if value is None:
         return
     fits = _KINDS.get(spec.kind, lambda value: True)
     if spec.is_list:
