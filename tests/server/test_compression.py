@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelramp_server.protocol.compression import accepted, deflate, inflate
@@ -108,6 +108,7 @@ def test_a_body_of_exactly_the_limit_is_taken() -> None:
     assert refused.value.status == 413
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000), st.sampled_from([b"gzip", b"deflate"]))
 def test_there_and_back(body: bytes, coding: bytes) -> None:
     assert inflate(deflate(body, coding), coding, 2000) == body

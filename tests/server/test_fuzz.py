@@ -1,11 +1,12 @@
 """Whatever bytes come, a decoder gives arrays that fit the model, or a ServingError; nothing else leaves it."""
 
+import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelramp_server.protocol import invocations, v2
@@ -14,7 +15,7 @@ from modelramp_server.protocol.errors import ServingError
 from modelramp_server.protocol.params import Params, read
 from modelramp_server.protocol.tensors import DTYPES, Array, TensorSpec
 
-EXAMPLES = 50
+FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MATRIX = (TensorSpec("x", "FP32", (-1, 3)),)
 COLUMNS = tuple(TensorSpec(datatype.lower(), datatype, (-1,)) for datatype in ("FP64", "INT64", "BYTES", "BOOL"))
 UNSIGNED = (TensorSpec("u", "UINT64", (-1,)),)
@@ -39,17 +40,29 @@ def dumped(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-@st.composite
-def nearly(draw: Callable[[Any], Any], good: Any) -> Any:
-    """A good document of which any part may be something else."""
-    if draw(st.integers(0, 7)) == 0:
-        return draw(ANY)
-    if isinstance(good, dict):
-        kept = {name: draw(nearly(value)) for name, value in good.items() if draw(st.integers(0, 9))}
-        return kept | draw(st.dictionaries(KEYS, ANY, max_size=1))
-    if isinstance(good, list):
-        return [draw(nearly(value)) for value in good if draw(st.integers(0, 9))]
-    return good
+DROPPED = object()
+CHANGES = st.lists(st.tuples(st.integers(0, 100), st.just(DROPPED) | ANY), max_size=3)
+
+
+def changed(document: Any, changes: list[tuple[int, Any]]) -> Any:
+    """A copy in which some parts are gone, or something else."""
+    whole = {"": copy.deepcopy(document)}
+    for number, value in changes:
+        places = list(parts(whole))
+        holder, key = places[number % len(places)]
+        if value is not DROPPED:
+            holder[key] = value
+        elif holder is not whole:
+            del holder[key]
+    return whole[""]
+
+
+def parts(holder: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a document, as a container and a key of it."""
+    for key, value in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
+        yield holder, key
+        if isinstance(value, dict | list):
+            yield from parts(value)
 
 
 def tensor(spec: TensorSpec, **more: Any) -> dict[str, Any]:
@@ -104,7 +117,7 @@ def mlflow_decoded(body: bytes, specs: tuple[TensorSpec, ...], csv: bool = False
     orjson.loads(invocations.encode(decoded, decoded.inputs))
 
 
-@settings(max_examples=EXAMPLES)
+@FUZZ
 @given(st.binary(max_size=200), st.none() | st.integers(-5, 250), MODELS)
 def test_bytes(body: bytes, length: int | None, specs: tuple[TensorSpec, ...]) -> None:
     v2_decoded(body, length, specs)
@@ -112,13 +125,13 @@ def test_bytes(body: bytes, length: int | None, specs: tuple[TensorSpec, ...]) -
     mlflow_decoded(body, specs, csv=True)
 
 
-@settings(max_examples=EXAMPLES)
-@given(st.sampled_from(GOOD_V2).flatmap(nearly), MODELS)
-def test_nearly_v2(document: Any, specs: tuple[TensorSpec, ...]) -> None:
-    v2_decoded(dumped(document), None, specs)
+@FUZZ
+@given(st.sampled_from(GOOD_V2), CHANGES, MODELS)
+def test_nearly_v2(document: Any, changes: list[tuple[int, Any]], specs: tuple[TensorSpec, ...]) -> None:
+    v2_decoded(dumped(changed(document, changes)), None, specs)
 
 
-@settings(max_examples=EXAMPLES)
+@FUZZ
 @given(
     st.sampled_from([MATRIX, COLUMNS, UNSIGNED]),
     st.lists(st.integers(-1, 40) | st.none(), min_size=4, max_size=4),
@@ -136,10 +149,10 @@ def test_nearly_binary_v2(specs: tuple[TensorSpec, ...], sizes: list[int | None]
     v2_decoded(header + tail, len(header), specs)
 
 
-@settings(max_examples=EXAMPLES)
-@given(st.sampled_from(GOOD_MLFLOW).flatmap(nearly), MODELS)
-def test_nearly_mlflow(document: Any, specs: tuple[TensorSpec, ...]) -> None:
-    mlflow_decoded(dumped(document), specs)
+@FUZZ
+@given(st.sampled_from(GOOD_MLFLOW), CHANGES, MODELS)
+def test_nearly_mlflow(document: Any, changes: list[tuple[int, Any]], specs: tuple[TensorSpec, ...]) -> None:
+    mlflow_decoded(dumped(changed(document, changes)), specs)
 
 
 CELLS = st.sampled_from(
@@ -147,7 +160,7 @@ CELLS = st.sampled_from(
 )
 
 
-@settings(max_examples=EXAMPLES)
+@FUZZ
 @given(
     st.permutations(["fp64", "int64", "bytes", "bool"]),
     st.lists(st.lists(CELLS, min_size=3, max_size=5), max_size=4),
@@ -158,7 +171,7 @@ def test_nearly_csv(names: list[str], rows: list[list[str]], end: str, specs: tu
     mlflow_decoded(end.join(",".join(row) for row in [names, *rows]).encode(), specs, csv=True)
 
 
-@settings(max_examples=EXAMPLES)
+@FUZZ
 @given(st.binary(max_size=100), st.sampled_from([b"gzip", b"x-gzip", b"deflate"]), st.integers(0, 50))
 def test_compressed_bytes(body: bytes, coding: bytes, limit: int) -> None:
     for packed in (body, b"\x1f\x8b\x08\x00" + body, b"\x78\x9c" + body):

@@ -253,3 +253,11 @@ def test_types_that_are_not_served(frame: Frame, kind: str) -> None:
 def test_csv_that_is_no_text(frame: Frame) -> None:
     reply = frame.server.call("POST", "/invocations", b"a,b,c\n\xff,1,1\n", {"content-type": CSV})
     assert reply.status == 400 and "UTF-8" in reply.json["error"]
+
+
+def test_a_model_of_one_column_wants_that_column(lookup_server: Served) -> None:
+    for body in ({"dataframe_records": [{"x": 3}]}, {"inputs": [3]}, {"instances": [3]}, {"inputs": {"input": [3]}}):
+        assert ask(lookup_server, body).status == 200, body
+    for kind, body in ((JSON, {"dataframe_records": [{"y": 3}]}), (CSV, "y\n3\n")):
+        reply = ask(lookup_server, body, kind)
+        assert reply.status == 400 and "columns are ['y']" in reply.json["error"]

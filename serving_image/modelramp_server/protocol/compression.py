@@ -2,7 +2,6 @@
 
 import re
 import zlib
-from functools import lru_cache
 
 from modelramp_server.protocol.errors import BadRequest, ServingError
 
@@ -52,10 +51,9 @@ def inflate(body: bytes, encoding: bytes, limit: int) -> bytes:
     return plain
 
 
-@lru_cache(256)
 def accepted(value: bytes) -> bytes:
     """The coding to answer in, of those that `Accept-Encoding` allows; b"" for none."""
-    for part in value.lower().split(b","):
+    for part in value.lower().split(b",") if value else ():
         coding, _, quality = part.partition(b";")
         match = _QUALITY.fullmatch(quality)
         if coding.strip() in (GZIP, DEFLATE) and not (match and not match[1].strip(b"0.")):

@@ -69,7 +69,7 @@ def decode_csv(body: bytes, specs: Sequence[TensorSpec], named: bool) -> Invocat
     """Parse and check a CSV body of `/invocations`; arguments and errors as for `decode`."""
     names, rows = csv_frame.read(body)
     kinds = {spec.name: spec.datatype for spec in specs}
-    if kinds.keys() <= set(names) or len(specs) != 1:
+    if kinds.keys() <= set(names) or not _is_matrix(specs):
         cells = {name: [row[index] for row in rows] for index, name in enumerate(names)}
         columns = {
             name: csv_frame.typed(column, kinds.get(name, "BYTES"), f"csv.{name}") for name, column in cells.items()
@@ -141,11 +141,15 @@ def _rows(value: list[Any], form: str) -> tuple[dict[str, Any] | None, Any]:
 _READERS = {"dataframe_split": _split, "dataframe_records": _records, "instances": _instances, "inputs": _inputs}
 
 
+def _is_matrix(specs: Sequence[TensorSpec]) -> bool:
+    return len(specs) == 1 and len(specs[0].shape) > 1
+
+
 def _bind(columns: dict[str, Any] | None, matrix: Any, specs: Sequence[TensorSpec], form: str) -> dict[str, Array]:
     wanted = [spec.name for spec in specs]
     if columns is not None and set(columns) >= set(wanted):
         return {spec.name: _checked(columns[spec.name], spec, f"{form}.{spec.name}") for spec in specs}
-    if len(specs) == 1 and matrix is not None:
+    if matrix is not None and (_is_matrix(specs) or (columns is None and len(specs) == 1)):
         return {wanted[0]: _checked(matrix, specs[0], form)}
     if len(specs) == 1 and columns is not None and len(columns) == 1 and "input" in columns:
         return {wanted[0]: _checked(columns["input"], specs[0], f"{form}.input")}
