@@ -1,5 +1,6 @@
 """The clients that people have: tritonclient, KServe's, MLflow's; each in every form that it can speak."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -152,3 +153,43 @@ def test_the_body_that_tritonclient_makes_without_a_connection(onnx_server: Serv
     header = int(reply.headers["inference-header-content-length"])
     result = InferResult.from_response_body(reply.body, header_length=header)
     assert result.as_numpy("probabilities").shape == (1, 10)
+
+
+KSERVE = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "python-httpx/0.28.1"}
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [("health/live", "live"), ("health/ready", "ready"), ("models/digits/ready", "")]
+)
+def test_kserves_client_reads_json_of_the_health_pages(onnx_server: Served, path: str, field: str) -> None:
+    reply = onnx_server.call("GET", f"/v2/{path}", headers=KSERVE)
+    assert reply.status == 200 and (reply.json[field] is True if field else True)
+
+
+@pytest.mark.parametrize("binary_in", [False, True])
+@pytest.mark.parametrize("binary_out", [None, False, True])
+def test_requests_as_kserves_client_writes_them(
+    onnx_server: Served, estimator: Any, binary_in: bool, binary_out: bool | None
+) -> None:
+    """The client itself (InferenceRESTClient of kserve 0.21) brings 450 MiB and an older pandas."""
+    images = (models.digits()[0][1000 : 1000 + ROWS] / 16).astype(np.float32)
+    tensor: dict[str, Any] = {"name": "X", "shape": [ROWS, 64], "datatype": "FP32"}
+    if binary_in:
+        tensor["parameters"] = {"binary_data_size": images.nbytes}
+    else:
+        tensor["data"] = images.ravel().tolist()
+    document: dict[str, Any] = {"id": "r1", "model_name": "digits", "inputs": [tensor]}
+    if binary_out is not None:
+        document["outputs"] = [{"name": "label", "parameters": {"binary_data": binary_out}}]
+    body = json.dumps(document).encode()
+    headers = {**KSERVE, "content-type": "application/json"}
+    if binary_in:
+        headers |= {"inference-header-content-length": str(len(body)), "content-type": "application/octet-stream"}
+        body += images.tobytes()
+    reply = onnx_server.call("POST", "/v2/models/digits/infer", body, headers)
+    content = gzip.decompress(reply.body) if reply.headers.get("content-encoding") == "gzip" else reply.body
+    length = int(reply.headers.get("inference-header-content-length", len(content)))
+    answer = json.loads(content[:length])
+    assert answer["id"] == "r1"
+    label = np.frombuffer(content[length:], "<i8").tolist() if binary_out else answer["outputs"][0]["data"]
+    assert label == estimator.predict(images).tolist()
