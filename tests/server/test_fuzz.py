@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -21,6 +22,17 @@ COLUMNS = tuple(TensorSpec(datatype.lower(), datatype, (-1,)) for datatype in ("
 UNSIGNED = (TensorSpec("u", "UINT64", (-1,)),)
 MODELS = st.sampled_from([MATRIX, COLUMNS, UNSIGNED])
 PARAMS = Params(read([{"name": "t", "type": "double", "default": 1.0, "shape": None}]), used=True)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What /invocations knows of a model; two of its columns may lack values."""
+
+    inputs: tuple[TensorSpec, ...]
+    named_outputs: bool = True
+    params: Params = PARAMS
+    optional: frozenset[str] = frozenset({"fp64", "int64"})
+
 
 LEAVES = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5)
@@ -105,10 +117,7 @@ def v2_decoded(body: bytes, length: int | None, specs: tuple[TensorSpec, ...]) -
 
 def mlflow_decoded(body: bytes, specs: tuple[TensorSpec, ...], csv: bool = False) -> None:
     try:
-        if csv:
-            decoded = invocations.decode_csv(body, specs, named=True)
-        else:
-            decoded = invocations.decode(body, specs, True, PARAMS)
+        decoded = invocations.decode_csv(body, Model(specs)) if csv else invocations.decode(body, Model(specs))
     except ServingError as error:
         assert 400 <= error.status < 500 and error.message
         return

@@ -11,7 +11,9 @@ import numpy as np
 import pandas
 import pytest
 import yaml
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
 
 from modelramp_server.protocol.errors import BadRequest
 from modelramp_server.protocol.params import Params, read
@@ -261,3 +263,27 @@ def test_a_model_of_one_column_wants_that_column(lookup_server: Served) -> None:
     for kind, body in ((JSON, {"dataframe_records": [{"y": 3}]}), (CSV, "y\n3\n")):
         reply = ask(lookup_server, body, kind)
         assert reply.status == 400 and "columns are ['y']" in reply.json["error"]
+
+
+def test_values_may_be_missing_where_the_signature_says_so(tmp_path: Path, start: Start) -> None:
+    known = pandas.DataFrame({"a": [1.0, None, 3.0, 4.0] * 10, "b": [1.0, 2.0, 3.0, 4.0] * 10})
+    estimator = make_pipeline(SimpleImputer(), LinearRegression()).fit(known, known["b"])
+    folder = models.sklearn_folder(tmp_path / "model", estimator)
+    document = yaml.safe_load((folder / "MLmodel").read_text())
+    document["flavors"]["sklearn"]["skops_trusted_types"] = ["numpy.dtype"]
+    columns = [{"type": "double", "name": "a", "required": False}, {"type": "double", "name": "b", "required": True}]
+    document["signature"]["inputs"] = json.dumps(columns)
+    document["flavors"]["python_function"] = {"loader_module": "mlflow.sklearn", "model_path": "model.skops"}
+    (folder / "MLmodel").write_text(yaml.safe_dump(document))
+    server, peer = start(folder, allow_code=True), Peer(folder)
+    gap: dict[str, Any] = {"dataframe_records": [{"a": None, "b": 2.0}, {"a": 3.0, "b": 3.0}]}
+    for kind, body in ((JSON, gap), (CSV, "a,b\n,2.0\n3.0,4.0\n")):
+        reply = ask(server, body, kind)
+        assert reply.status == 200, reply.body
+        assert reply.json["predictions"] == pytest.approx(peer.ask(body, kind)["predictions"])
+    nulls = ask(server, {"inputs": {"a": [None, None], "b": [1.0, 4.0]}})
+    assert nulls.status == 200
+    assert nulls.body == ask(server, {"dataframe_records": [{"b": 1.0}, {"b": 4.0}]}).body
+    for body in ({"dataframe_records": [{"a": 1.0, "b": None}]}, {"dataframe_records": [{"a": 1.0}]}):
+        reply = ask(server, body)
+        assert reply.status == 400 and "b" in reply.json["error"]

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """What the event loop knows of the model once it is ready."""
+    """What the event loop knows of the model once it is ready; `optional` are the columns that it can do without."""
 
     runtime: str
     device: str
@@ -31,6 +31,7 @@ class LoadedModel:
     named_outputs: bool
     batch_rows: int
     params: Params
+    optional: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,6 @@ class ModelThread:
         except Exception as error:
             log.exception("warming the model up failed")
             raise WarmupFailed(f"the model failed in its warm-up: {str(error)[:500]}") from error
-        params = Params(model.signature.params, isinstance(runtime, TakesParams))
         loaded = LoadedModel(
             runtime.name,
             runtime.device,
@@ -107,7 +107,8 @@ class ModelThread:
             runtime.outputs or outputs,
             runtime.named_outputs,
             rows,
-            params,
+            Params(model.signature.params, isinstance(runtime, TakesParams)),
+            frozenset(column.name for column in model.signature.columns if not column.required),
         )
         _tell(loop, watcher.ready, loaded)
         return runtime, rows

@@ -37,14 +37,16 @@ def read(body: bytes) -> tuple[list[str], Rows]:
     return names, rows
 
 
-def typed(cells: list[str], datatype: str, where: str) -> list[Any]:
-    """Cells of one column, or of one row, as JSON would have them.
+def typed(cells: list[str], datatype: str, where: str, gaps: bool = False) -> list[Any]:
+    """Cells of one column, or of one row, as JSON would have them; `gaps`: an empty one is null.
 
     Raises:
         BadRequest: a cell that is no number, or no boolean.
     """
     if datatype == "BYTES":
-        return list(cells)
+        return [cell or None for cell in cells] if gaps else list(cells)
+    if gaps:
+        cells = [cell or "null" for cell in cells]
     if datatype == "BOOL":
         cells = [cell.strip().lower() for cell in cells]
     try:

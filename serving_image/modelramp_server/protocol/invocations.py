@@ -6,8 +6,9 @@ rank 2 is that input's matrix; otherwise its columns are the model's inputs, and
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import orjson
 
 from modelramp_server.protocol import csv_frame
@@ -38,13 +39,28 @@ class Invocation:
     params: bytes = b""
 
 
-def decode(body: bytes, specs: Sequence[TensorSpec], named: bool, params: Params) -> Invocation:
-    """Parse and check a JSON body of `/invocations`.
+class Model(Protocol):
+    """What must be known of a model to ask it."""
 
-    Args:
-        specs: the model's inputs.
-        named: whether its outputs have names.
-        params: what else it takes.
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The tensors or columns that it takes."""
+
+    @property
+    def named_outputs(self) -> bool:
+        """Whether its outputs have names."""
+
+    @property
+    def params(self) -> Params:
+        """What it takes beside its inputs."""
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Columns that may be missing, or lack values."""
+
+
+def decode(body: bytes, model: Model) -> Invocation:
+    """Parse and check a JSON body of `/invocations`.
 
     Raises:
         BadRequest: with the field that is wrong.
@@ -58,28 +74,30 @@ def decode(body: bytes, specs: Sequence[TensorSpec], named: bool, params: Params
     given = [name for name in _FORMATS if name in document]
     if len(given) != 1:
         raise BadRequest(f"the body must have exactly one of {', '.join(_FORMATS)}; it has {given or 'none'}")
-    told = params.canonical(document.get("params"))
+    told = model.params.canonical(document.get("params"))
     form = given[0]
     columns, matrix = _READERS[form](document[form])
-    arrays = _bind(columns, matrix, specs, form)
-    return Invocation(arrays, rows_of(arrays, specs), form.startswith("dataframe"), named, told)
+    arrays = _bind(columns, matrix, model, form)
+    return Invocation(arrays, rows_of(arrays, model.inputs), form.startswith("dataframe"), model.named_outputs, told)
 
 
-def decode_csv(body: bytes, specs: Sequence[TensorSpec], named: bool) -> Invocation:
+def decode_csv(body: bytes, model: Model) -> Invocation:
     """Parse and check a CSV body of `/invocations`; arguments and errors as for `decode`."""
     names, rows = csv_frame.read(body)
-    kinds = {spec.name: spec.datatype for spec in specs}
-    if kinds.keys() <= set(names) or not _is_matrix(specs):
-        cells = {name: [row[index] for row in rows] for index, name in enumerate(names)}
+    kinds = {spec.name: spec.datatype for spec in model.inputs}
+    if kinds.keys() <= set(names) or not _is_matrix(model.inputs):
         columns = {
-            name: csv_frame.typed(column, kinds.get(name, "BYTES"), f"csv.{name}") for name, column in cells.items()
+            name: csv_frame.typed(
+                [row[index] for row in rows], kinds.get(name, "BYTES"), f"csv.{name}", name in model.optional
+            )
+            for index, name in enumerate(names)
         }
-        arrays = _bind(columns, None, specs, "csv")
+        arrays = _bind(columns, None, model, "csv")
     else:
-        kind = specs[0].datatype
+        kind = model.inputs[0].datatype
         matrix = [csv_frame.typed(row, kind, f"csv: row {number}") for number, row in enumerate(rows, start=1)]
-        arrays = _bind(None, matrix, specs, "csv")
-    return Invocation(arrays, rows_of(arrays, specs), True, named)
+        arrays = _bind(None, matrix, model, "csv")
+    return Invocation(arrays, rows_of(arrays, model.inputs), True, model.named_outputs)
 
 
 def encode(invocation: Invocation, outputs: Mapping[str, Array]) -> bytes:
@@ -145,10 +163,14 @@ def _is_matrix(specs: Sequence[TensorSpec]) -> bool:
     return len(specs) == 1 and len(specs[0].shape) > 1
 
 
-def _bind(columns: dict[str, Any] | None, matrix: Any, specs: Sequence[TensorSpec], form: str) -> dict[str, Array]:
-    wanted = [spec.name for spec in specs]
-    if columns is not None and set(columns) >= set(wanted):
-        return {spec.name: _checked(columns[spec.name], spec, f"{form}.{spec.name}") for spec in specs}
+def _bind(columns: dict[str, Any] | None, matrix: Any, model: Model, form: str) -> dict[str, Array]:
+    specs, wanted = model.inputs, [spec.name for spec in model.inputs]
+    if columns and set(columns) >= set(wanted) - model.optional:
+        rows = len(next(iter(columns.values())))
+        return {
+            spec.name: _column(columns.get(spec.name, [None] * rows), spec, f"{form}.{spec.name}", model.optional)
+            for spec in specs
+        }
     if matrix is not None and (_is_matrix(specs) or (columns is None and len(specs) == 1)):
         return {wanted[0]: _checked(matrix, specs[0], form)}
     if len(specs) == 1 and columns is not None and len(columns) == 1 and "input" in columns:
@@ -166,6 +188,20 @@ def _by_position(matrix: Any, specs: Sequence[TensorSpec], form: str) -> dict[st
         spec.name: _checked([row[index] for row in matrix], spec, f"{form}.{spec.name}")
         for index, spec in enumerate(specs)
     }
+
+
+def _column(data: Any, spec: TensorSpec, where: str, optional: frozenset[str]) -> Array:
+    """A column; where values may be missing, they are NaN among numbers and None among strings, as in a frame."""
+    if spec.name not in optional or not isinstance(data, list) or None not in data:
+        return _checked(data, spec, where)
+    if spec.datatype not in ("FP32", "FP64", "BYTES"):
+        raise BadRequest(f"{where}: {spec.datatype} can't be null")
+    missing = np.array([item is None for item in data])
+    array = np.full(len(data), None if spec.datatype == "BYTES" else np.nan, DTYPES[spec.datatype])
+    known = [item for item in data if item is not None]
+    if known:
+        array[~missing] = _checked(known, spec, where)
+    return array
 
 
 def _checked(data: Any, spec: TensorSpec, where: str) -> Array:

@@ -35,6 +35,7 @@ class Column:
 
     name: str
     datatype: str
+    required: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,11 @@ def _check_file(root: Path, name: str) -> None:
 def _signature(document: dict[str, Any]) -> Signature:
     inputs = _schema(document.get("inputs"))
     outputs = _schema(document.get("outputs"))
-    columns = [Column(str(entry["name"]), kind) for entry in inputs if (kind := _column_kind(entry))]
+    columns = [
+        Column(str(entry["name"]), kind, bool(entry.get("required", True)))
+        for entry in inputs
+        if (kind := _column_kind(entry))
+    ]
     return Signature(
         inputs=_tensors(inputs),
         outputs=_tensors(outputs),
