@@ -21,7 +21,7 @@ _HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
      b"trailer", b"transfer-encoding", b"upgrade", b"host", b"content-length", b"expect")
 )  # fmt: skip
-# Said anew; the answer is compressed by who sends it to the client, so that both sides' can be compared.
+# Said anew, or not: what the client gets is compressed by the server that it asked, so that both sides can be compared.
 _OWN = frozenset((b"x-request-timeout", b"accept-encoding"))
 _NOT_PASSED_BACK = _HOP_BY_HOP | {b"date", b"server"}
 _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
