@@ -44,8 +44,11 @@ class Answer:
 
 @dataclass(slots=True)
 class InferenceRequest:
-    """An inference request, whole, as it came. Times are of the monotonic clock, in seconds; `content_type` is in
-    lower case, without its parameters, b"" where the client names none."""
+    """An inference request, whole, as it came. Times are of the monotonic clock, in seconds.
+
+    `content_type` is in lower case, without its parameters, b"" where the client names none; `encoding` is the coding
+    that the body is in, `limit` the bytes that it may have without it; `accepts` is the coding to answer in.
+    """
 
     route: str
     path: str

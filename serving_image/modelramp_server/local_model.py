@@ -12,7 +12,7 @@ from modelramp_server.dialects import dialects
 from modelramp_server.exchange import Answer, Header, InferenceRequest, compressed, error_answer, plain
 from modelramp_server.prediction import draw
 from modelramp_server.protocol.compression import SMALLEST
-from modelramp_server.protocol.errors import NotReady, ServingError
+from modelramp_server.protocol.errors import ModelFailed, NotReady, ServingError
 from modelramp_server.protocol.tensors import Array
 from modelramp_server.runtime.base import ModelProblem
 
@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 
 # Bytes from which parsing and writing JSON leaves the event loop.
 _OFF_LOOP = 256 * 1024
+_COMPRESSED_OFF_LOOP = 32 * 1024
 
 
 class LocalModel:
@@ -66,7 +67,8 @@ class LocalModel:
         """The answer in the coding that its client accepts."""
         if len(answer.body) < SMALLEST or any(name == b"content-encoding" for name, _ in answer.headers):
             return answer
-        return await self._codec_call(len(answer.body), lambda: compressed(answer, request.accepts))
+        size = _OFF_LOOP if len(answer.body) >= _COMPRESSED_OFF_LOOP else 0
+        return await self._codec_call(size, lambda: compressed(answer, request.accepts))
 
     def loaded(self) -> LoadedModel:
         """The model.
@@ -85,7 +87,10 @@ class LocalModel:
         outputs = await self._queue.answer(
             decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params
         )
-        answer = await self._codec_call(_size(outputs), lambda: dialect.encode(decoded, outputs))
+        try:
+            answer = await self._codec_call(_size(outputs), lambda: dialect.encode(decoded, outputs))
+        except (TypeError, ValueError) as error:
+            raise ModelFailed(f"the model's outputs can't be written: {error}") from error
         answer.prediction = draw(outputs)
         return answer
 

@@ -15,8 +15,10 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 
+from modelramp_server import serve
 from modelramp_server.protocol.errors import BadRequest
 from modelramp_server.protocol.params import Params, read
+from modelramp_server.protocol.tensors import TensorSpec
 from tests.server import models
 from tests.server.conftest import Start
 from tests.server.served import Reply, Served
@@ -185,6 +187,30 @@ def test_an_example_logged_with_params_is_served(frame: Frame, start: Start, tmp
     server = start(folder)
     reply = server.call("POST", "/invocations", server.call("GET", "/v2/models/digits/example").body)
     assert reply.status == 200 and len(reply.json["predictions"]) == 2
+
+
+class Outputs:
+    """A model whose outputs are what a test says."""
+
+    name, device, named_outputs = "test", "cpu", True
+    inputs = (TensorSpec("x", "INT64", (-1,)),)
+    outputs = (TensorSpec("y", "INT64", (-1,)), TensorSpec("z", "FP64", ()))
+
+    def __init__(self, **outputs: Any) -> None:
+        self._outputs = {name: np.array(value) for name, value in outputs.items()}
+
+    def predict(self, inputs: Any) -> dict[str, Any]:
+        return self._outputs
+
+
+def test_outputs_that_are_no_rows(start: Start, lookup_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = serve._load
+    body = {"dataframe_records": [{"x": 1}, {"x": 2}]}
+    monkeypatch.setattr(serve, "_load", lambda *given: (load(*given)[0], Outputs(y=[1, 2], z=0.5)))
+    assert ask(start(lookup_model), body).json == {"predictions": {"y": [1, 2], "z": 0.5}}
+    monkeypatch.setattr(serve, "_load", lambda *given: (load(*given)[0], Outputs(y=[1, 2], z=[0.5])))
+    reply = ask(start(lookup_model), body)
+    assert reply.status == 500 and "outputs can't be written" in reply.json["error"]
 
 
 def test_params_join_the_defaults_in_one_form_and_only_where_the_model_uses_them() -> None:

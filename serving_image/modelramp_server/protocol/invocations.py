@@ -106,7 +106,7 @@ def encode(invocation: Invocation, outputs: Mapping[str, Array]) -> bytes:
     predictions: Any = lists
     if not invocation.named and len(lists) == 1:
         predictions = next(iter(lists.values()))
-    elif invocation.by_record:
+    elif invocation.by_record and all(array.ndim for array in outputs.values()):
         nested = {name: value if isinstance(value, list) else value.tolist() for name, value in lists.items()}
         predictions = [dict(zip(nested, row, strict=True)) for row in zip(*nested.values(), strict=True)]
     return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -223,6 +223,8 @@ def _whole(data: list[Any]) -> list[Any]:
 
 
 def _nested(array: Array) -> Any:
+    if array.ndim == 0:
+        return _nested(array.reshape(1))[0]
     plain = array.dtype.kind in "fiub" and is_finite(array)
     if plain:
         return array if array.flags.c_contiguous else array.copy(order="C")
