@@ -293,7 +293,7 @@ def test_a_model_of_one_column_wants_that_column(lookup_server: Served) -> None:
 
 def test_values_may_be_missing_where_the_signature_says_so(tmp_path: Path, start: Start) -> None:
     known = pandas.DataFrame({"a": [1.0, None, 3.0, 4.0] * 10, "b": [1.0, 2.0, 3.0, 4.0] * 10})
-    estimator = make_pipeline(SimpleImputer(), LinearRegression()).fit(known, known["b"])
+    estimator = make_pipeline(SimpleImputer(), LinearRegression()).fit(known, [5.0, 0.0, 9.0, 1.0] * 10)
     folder = models.sklearn_folder(tmp_path / "model", estimator)
     document = yaml.safe_load((folder / "MLmodel").read_text())
     document["flavors"]["sklearn"]["skops_trusted_types"] = ["numpy.dtype"]

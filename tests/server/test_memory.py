@@ -22,11 +22,11 @@ Request = tuple[str, str, Any, dict[str, str]]
 
 
 def bad_requests() -> Iterator[Request]:
-    """One after the other, no two alike: each carries 2 KiB of its own, wherever a server might keep them."""
+    """One after the other, no two alike: each carries 8 KiB of its own, wherever a server might keep them."""
     number = 0
     while True:
         number += 1
-        own = f"{number:08}" * 256
+        own = f"{number:08}" * 1024
         tensor = {"name": "x", "datatype": "INT64", "shape": [1], "data": [1]}
         yield "POST", INFER, {"inputs": [{**tensor, "name": own}]}, {}
         yield "POST", INFER, {"inputs": [{**tensor, "datatype": own}]}, {}
