@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version as package_version
 from pathlib import Path
+from typing import Any
 
 import orjson
 
+from modelramp_server import pages
 from modelramp_server.example import read_example
 from modelramp_server.exchange import (
     RELAYED,
@@ -27,10 +29,11 @@ from modelramp_server.local_model import LocalModel
 from modelramp_server.observability.metrics import Metrics
 from modelramp_server.observability.records import Answering
 from modelramp_server.protocol.errors import NotReady, ServingError
+from modelramp_server.protocol.refused import refusal
 
 Route = Callable[[], Answer]
-_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(?:ready|infer|example))?")
-_EXTENSIONS = ["binary_tensor_data", "model_repository(index)"]
+_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(?:ready|infer|example|config))?")
+_EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository(index)"]
 
 
 class App:
@@ -91,6 +94,8 @@ class App:
             return
         else:
             answer = await self._traffic.answer(request, relayable and not relayed, count=not relayed)
+            if request.accepts:
+                answer = await self.local.encoded(answer, request)
         if request_id and all(name != REQUEST_ID for name, _ in answer.headers):
             answer.headers.append((REQUEST_ID, request_id))
         await respond(send, answer, self.closing or unread)
@@ -118,6 +123,9 @@ class App:
         return route()
 
     def _unknown(self, path: str) -> ServingError:
+        refused = refusal(path)
+        if refused is not None:
+            return refused
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
             return ServingError(404, f"no such path: {path[:200]}; see /v2 and /v2/models/{self.local.name}")
@@ -135,7 +143,7 @@ class App:
         return {**routes, "/invocations": ("invocations", True)}
 
     def _page_routes(self) -> dict[str, dict[str, Route]]:
-        pages: dict[str, dict[str, Route]] = {
+        routes: dict[str, dict[str, Route]] = {
             "/v2": {"GET": self._server_metadata},
             "/v2/health/live": {"GET": lambda: json_answer(200, {"live": True})},
             "/v2/health/ready": {"GET": lambda: self._ready({"ready": True})},
@@ -143,13 +151,20 @@ class App:
             "/health": {"GET": lambda: self._ready({"status": "ok"})},
             "/ping": {"GET": lambda: self._ready({"status": "ok"})},
             "/version": {"GET": lambda: Answer(200, package_version("modelramp").encode(), [_TEXT])},
+            "/ready": {"GET": lambda: self._ready({"status": "ok"})},
+            "/info": {"GET": lambda: pages.info(self.local, self.draining)},
+            "/model/info": {"GET": lambda: pages.model_info(self.local)},
+            "/openapi.json": {"GET": lambda: json_answer(200, self._openapi())},
+            "/docs": {"GET": self._docs},
             "/metrics": {"GET": lambda: Answer(200, self._metrics.render(), [(b"content-type", Metrics.content_type)])},
         }
         for path in self._model_paths():
-            pages[path] = {"GET": self._model_metadata}
-            pages[f"{path}/example"] = {"GET": lambda: Answer(200, read_example(self._folder))}
-            pages[f"{path}/ready"] = {"GET": lambda: self._ready({"name": self.local.name, "ready": True})}
-        return pages
+            routes[path] = {"GET": self._model_metadata}
+            routes[f"{path}/config"] = {"GET": lambda: pages.model_config(self.local)}
+            routes[f"{path}/example"] = {"GET": lambda: Answer(200, read_example(self._folder))}
+            routes[f"{path}/ready"] = {"GET": lambda: self._ready({"name": self.local.name, "ready": True})}
+        routes["/healthz"] = routes["/v2/health/live"]
+        return routes
 
     def _ready(self, document: dict[str, object]) -> Answer:
         if self.draining:
@@ -163,10 +178,18 @@ class App:
             200, {"name": "modelramp", "version": package_version("modelramp"), "extensions": _EXTENSIONS}
         )
 
+    def _openapi(self) -> dict[str, Any]:
+        from modelramp_server import openapi
+
+        return openapi.document(self.local, self._pages, {path: route for path, (route, _) in self._inference.items()})
+
+    def _docs(self) -> Answer:
+        from modelramp_server import docs_page
+
+        return Answer(200, docs_page.render(self._openapi()), [_HTML])
+
     def _model_metadata(self) -> Answer:
-        model = self.local.model
-        if model is None:
-            raise NotReady(f"the model {self.local.name} is loading")
+        model = self.local.loaded()
         document = {
             "name": self.local.name,
             "versions": [self.local.version] if self.local.version else [],
@@ -184,4 +207,5 @@ class App:
         )
 
 
+_HTML = (b"content-type", b"text/html; charset=utf-8")
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")

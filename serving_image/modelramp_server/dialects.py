@@ -72,8 +72,10 @@ class Mlflow:
 
     def decode(self, request: InferenceRequest, model: LoadedModel) -> invocations.Invocation:
         """See Dialect."""
+        if request.content_type == b"text/csv":
+            return invocations.decode_csv(request.body, model)
         check_json(request.content_type)
-        return invocations.decode(request.body, model.inputs, model.named_outputs)
+        return invocations.decode(request.body, model)
 
     def encode(self, decoded: invocations.Invocation, outputs: Mapping[str, Array]) -> Answer:
         """See Dialect."""

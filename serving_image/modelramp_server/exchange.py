@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import orjson
 
 from modelramp_server.prediction import Prediction
+from modelramp_server.protocol.compression import accepted, deflate, encoding_of, inflate
 from modelramp_server.protocol.errors import BadRequest, ServingError, TooLarge
 
 Scope = MutableMapping[str, Any]
@@ -59,8 +60,11 @@ class Translation(Protocol):
 
 @dataclass(slots=True)
 class InferenceRequest:
-    """An inference request, whole, as it came. Times are of the monotonic clock, in seconds; `content_type` is in
-    lower case, without its parameters, b"" where the client names none."""
+    """An inference request, whole, as it came. Times are of the monotonic clock, in seconds.
+
+    `content_type` is in lower case, without its parameters, b"" where the client names none; `encoding` is the coding
+    that the body is in, `limit` the bytes that it may have without it; `accepts` is the coding to answer in.
+    """
 
     route: str
     path: str
@@ -70,6 +74,9 @@ class InferenceRequest:
     arrived: float
     budget: float
     content_type: bytes = b""
+    encoding: bytes = b""
+    accepts: bytes = b""
+    limit: int = 0
     translation: Translation | None = None
 
     @property
@@ -95,6 +102,23 @@ def check_json(content_type: bytes) -> None:
     if content_type and content_type not in _JSON_TYPES and not content_type.endswith(b"+json"):
         kind = content_type.decode("latin-1")
         raise ServingError(415, f"content-type {kind!r} is not served here; send application/json")
+
+
+def plain(request: InferenceRequest) -> InferenceRequest:
+    """The request with its body decompressed.
+
+    Raises:
+        ServingError: 400 or 413.
+    """
+    if not request.encoding:
+        return request
+    return replace(request, body=inflate(request.body, request.encoding, request.limit), encoding=b"")
+
+
+def compressed(answer: Answer, encoding: bytes) -> Answer:
+    """A copy of the answer in that coding."""
+    headers = [*answer.headers, (b"content-encoding", encoding), (b"vary", b"accept-encoding")]
+    return replace(answer, body=deflate(answer.body, encoding), headers=headers)
 
 
 def json_answer(status: int, document: object) -> Answer:
@@ -128,7 +152,7 @@ async def read_request(
     """
     arrived = time.monotonic()
     headers = dict(scope["headers"])
-    _check_encoding(headers)
+    encoding = encoding_of(headers.get(b"content-encoding", b""))
     budget = _budget(headers.get(_TIMEOUT), timeout)
     header_length = _header_length(headers.get(HEADER_LENGTH))
     if int(headers.get(b"content-length", b"0")) > payload_limit:
@@ -141,7 +165,10 @@ async def read_request(
     query = scope["query_string"]
     path = scope["raw_path"].decode("ascii") + (f"?{query.decode('ascii')}" if query else "")
     kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    return InferenceRequest(route, path, scope["headers"], body, header_length, arrived, budget, kind)
+    accepts = accepted(headers.get(b"accept-encoding", b""))
+    return InferenceRequest(
+        route, path, scope["headers"], body, header_length, arrived, budget, kind, encoding, accepts, payload_limit
+    )
 
 
 async def respond(send: Send, answer: Answer, close: bool) -> None:
@@ -166,12 +193,6 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
             raise TooLarge(limit)
         if not message["more_body"]:
             return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _check_encoding(headers: dict[bytes, bytes]) -> None:
-    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if encoding not in (b"", b"identity"):
-        raise ServingError(415, f"content-encoding {encoding.decode('latin-1')!r} is not served; send it plain")
 
 
 def _budget(value: bytes | None, timeout: float) -> float:

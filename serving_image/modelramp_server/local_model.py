@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.model_thread import LoadedModel
 from modelramp_server.dialects import Dialect, dialects
-from modelramp_server.exchange import Answer, Header, InferenceRequest, error_answer
+from modelramp_server.exchange import Answer, Header, InferenceRequest, compressed, error_answer, plain
 from modelramp_server.prediction import draw
-from modelramp_server.protocol.errors import NotReady, ServingError
+from modelramp_server.protocol.compression import SMALLEST
+from modelramp_server.protocol.errors import ModelFailed, NotReady, ServingError
 from modelramp_server.protocol.tensors import Array
 from modelramp_server.runtime.base import ModelProblem
 
@@ -19,6 +20,7 @@ Result = TypeVar("Result")
 
 # Bytes from which parsing and writing JSON leaves the event loop.
 _OFF_LOOP = 256 * 1024
+_COMPRESSED_OFF_LOOP = 32 * 1024
 
 
 class LocalModel:
@@ -65,15 +67,34 @@ class LocalModel:
         answer.headers.append((b"server-timing", b"service;dur=%.3f" % (answer.service * 1000)))
         return answer
 
-    async def _infer(self, request: InferenceRequest) -> Answer:
+    async def encoded(self, answer: Answer, request: InferenceRequest) -> Answer:
+        """The answer in the coding that its client accepts."""
+        if len(answer.body) < SMALLEST or any(name == b"content-encoding" for name, _ in answer.headers):
+            return answer
+        size = _OFF_LOOP if len(answer.body) >= _COMPRESSED_OFF_LOOP else 0
+        return await self._codec_call(size, lambda: compressed(answer, request.accepts))
+
+    def loaded(self) -> LoadedModel:
+        """The model.
+
+        Raises:
+            NotReady: it is loading.
+        """
         if self.model is None:
             raise NotReady(f"the model {self.name} is loading; try again")
-        model, dialect = self.model, self._dialects[request.route]
-        decoded = await self._codec_call(len(request.body), lambda: dialect.decode(request, model))
+        return self.model
+
+    async def _infer(self, request: InferenceRequest) -> Answer:
+        model, dialect = self.loaded(), self._dialects[request.route]
+        size = _OFF_LOOP if request.encoding else len(request.body)
+        decoded = await self._codec_call(size, lambda: dialect.decode(plain(request), model))
         outputs = await self._queue.answer(
             decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params
         )
-        answer = await self._codec_call(_size(outputs), lambda: dialect.encode(decoded, outputs))
+        try:
+            answer = await self._codec_call(_size(outputs), lambda: dialect.encode(decoded, outputs))
+        except (TypeError, ValueError) as error:
+            raise ModelFailed(f"the model's outputs can't be written: {error}") from error
         answer.prediction = draw(outputs)
         return answer
 

@@ -53,6 +53,13 @@ def lookup_server(lookup_model: Path) -> Iterator[Served]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def echo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    server = Served(models.onnx_folder(tmp_path_factory.mktemp("echo") / "model", models.echo())).wait_ready()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts servers that end with the test."""

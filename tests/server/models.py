@@ -75,6 +75,35 @@ def lookup(rows: str | int = "rows") -> onnx.ModelProto:
     return _model(graph)
 
 
+ECHOED = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+    "BYTES": TensorProto.STRING,
+}
+
+
+def echo() -> onnx.ModelProto:
+    """Every datatype of V2 goes in under its name in lower case, and comes out as `<name>_out`: no value is lost."""
+    names = {datatype: datatype.lower() for datatype in ECHOED}
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [name], [f"{name}_out"]) for name in names.values()],
+        "echo",
+        [helper.make_tensor_value_info(names[datatype], kind, ["rows"]) for datatype, kind in ECHOED.items()],
+        [helper.make_tensor_value_info(f"{names[datatype]}_out", kind, ["rows"]) for datatype, kind in ECHOED.items()],
+    )
+    return _model(graph)
+
+
 def across_rows() -> onnx.ModelProto:
     """`y = x - mean of all rows`: a model whose batches answer other than its rows do."""
     graph = helper.make_graph(

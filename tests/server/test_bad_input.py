@@ -80,10 +80,60 @@ CASES: list[tuple[str, str, Any, int, str]] = [
                                "inputs": [GOOD]}, 400, "classification"),
     (INFER, "binary size without bytes", v2(data=None, parameters={"binary_data_size": 256}), 400, "left in the body"),
     (INFER, "binary size negative", v2(data=None, parameters={"binary_data_size": -1}), 400, "binary_data_size"),
+    (INFER, "binary size a word", v2(data=None, parameters={"binary_data_size": "x"}), 400, "binary_data_size"),
+    (INFER, "binary size and data", v2(parameters={"binary_data_size": 0}), 400, "both data and binary_data_size"),
+    (INFER, "binary flag a word", {"parameters": {"binary_data_output": "yes"}, "inputs": [GOOD]}, 400,
+     "binary_data_output"),
+    (INFER, "an output's binary flag a number", {"outputs": [{"name": "label", "parameters": {"binary_data": 1}}],
+                                                 "inputs": [GOOD]}, 400, "outputs[0]: parameters.binary_data"),
+    (INFER, "an output's parameters a list", {"outputs": [{"name": "label", "parameters": [1]}], "inputs": [GOOD]},
+     400, "outputs[0]"),
+    (INFER, "an output a string", {"outputs": ["label"], "inputs": [GOOD]}, 400, "outputs[0]"),
+    (INFER, "an output in shared memory", {"outputs": [{"name": "label",
+                                                        "parameters": {"shared_memory_region": "r"}}],
+                                           "inputs": [GOOD]}, 400, "outputs[0]: shared memory"),
+    (INFER, "request parameters a string", {"parameters": "x", "inputs": [GOOD]}, 400, "parameters"),
+    (INFER, "tensor parameters a string", v2(parameters="x"), 400, "parameters"),
+    (INFER, "a sequence", {"parameters": {"sequence_id": 7, "sequence_start": True}, "inputs": [GOOD]}, 400,
+     "sequence_id"),
+    (INFER, "BF16", v2(datatype="BF16"), 400, "BF16 is not served"),
+    (INFER, "datatype in lower case", v2(datatype="fp32"), 400, "'fp32'"),
+    (INFER, "integers for FP32", v2(datatype="INT64", data=[1] * 64), 400, "INT64"),
+    (INFER, "booleans for FP32", v2(datatype="BOOL", data=[True] * 64), 400, "BOOL"),
+    (INFER, "shape null", raw(json.dumps(v2()).replace("[1, 64]", "null")), 400, "shape"),
+    (INFER, "shape of strings", v2(shape=["1", "64"]), 400, "shape"),
+    (INFER, "shape of lists", v2(shape=[[1, 64]]), 400, "shape"),
+    (INFER, "shape beyond 64 bits", v2(shape=[2**70, 64]), 400, "shape"),
+    (INFER, "less shape than data", v2(data=[0.5] * 65), 400, "data has 65"),
+    (INFER, "data a number", v2(data=0.5), 400, "data"),
+    (INFER, "data an object", v2(data={"0": 0.5}), 400, "data"),
+    (INFER, "data nested 500 deep", raw(json.dumps(v2()).replace(str([0.5] * 64), "[" * 500 + "1" + "]" * 500)), 400,
+     "data"),
+    (INFER, "data of numbers and lists", v2(data=[[0.5] * 32, 0.5]), 400, "data"),
+    (INFER, "inputs null", {"inputs": None}, 400, "inputs"),
+    (INFER, "inputs a string", {"inputs": "X"}, 400, "inputs"),
+    (INFER, "a tensor null", {"inputs": [None]}, 400, "inputs[0]"),
+    (INFER, "a second tensor that is none", {"inputs": [GOOD, 7]}, 400, "inputs[1]"),
+    (INFER, "id a list", {"id": [], "inputs": [GOOD]}, 400, "id"),
+    (INFER, "outputs a string", {"outputs": "label", "inputs": [GOOD]}, 400, "outputs"),
+    (INFER, "UTF-16", json.dumps(v2()).encode("utf-16"), 400, "JSON"),
+    (INFER, "a byte order mark", b"\xef\xbb\xbf" + json.dumps(v2()).encode(), 400, "JSON"),
+    (INFER, "two documents", json.dumps(v2()).encode() * 2, 400, "JSON"),
+    (INFER, "single quotes", raw(json.dumps(v2()).replace('"', "'")), 400, "JSON"),
+    (INFER, "a trailing comma", raw(json.dumps(v2())[:-1] + ",}"), 400, "JSON"),
+    (INFER, "half a surrogate", b'{"inputs": [{"name": "\\ud800"}]}', 400, "JSON"),
     ("/v2/models/other/infer", "wrong model", v2(), 404, "'other'"),
     ("/v2/models/digits/versions/9/infer", "wrong version", v2(), 404, "'9'"),
     ("/v2/models/digits/infer/more", "unknown path", v2(), 404, "no such path"),
     ("/predict", "unknown path", v2(), 404, "no such path"),
+    ("/v2/models/digits/generate", "text generation", {"text_input": "x"}, 400, "generation"),
+    ("/v2/repository/models/digits/load", "a model to load", {}, 400, "not loaded"),
+    ("/v2/repository/models/digits/unload", "a model to unload", {}, 400, "unloaded"),
+    ("/v2/systemsharedmemory/region/r/register", "shared memory to register", {}, 400, "shared memory"),
+    ("/v2/cudasharedmemory/unregister", "CUDA memory to forget", {}, 400, "shared memory"),
+    ("/v2/logging", "log settings", {}, 400, "LOG_LEVEL"),
+    ("/v2/trace/setting", "trace settings", {}, 400, "trace"),
+    ("/v2/models/" + "x" * 3000 + "/infer", "a name of 3,000 letters", v2(), 404, "no model"),
     ("/v2", "POST on a page", b"", 405, "GET"),
     ("/metrics", "POST on metrics", b"", 405, "GET"),
     ("/invocations", "invocations without a format", {}, 400, "exactly one"),
@@ -117,13 +167,27 @@ def test_a_bad_body_gets_a_4xx_that_names_what_is_wrong(
     assert "Traceback" not in reply.json["error"]
 
 
+def test_there_are_more_than_eighty_and_no_two_alike() -> None:
+    assert len({(path, repr(body)) for path, _, body, _, _ in CASES}) == len(CASES) > 80
+
+
 HEADERS: list[tuple[str, dict[str, str], int]] = [
     ("a wrong type", {"content-type": "image/png"}, 415),
     ("csv", {"content-type": "text/csv"}, 415),
-    ("gzip", {"content-encoding": "gzip"}, 415),
+    ("brotli", {"content-encoding": "br"}, 415),
+    ("two codings", {"content-encoding": "gzip, gzip"}, 415),
+    ("plain, said to be gzip", {"content-encoding": "gzip"}, 400),
+    ("plain, said to be deflate", {"content-encoding": "deflate"}, 400),
     ("timeout a word", {"x-request-timeout": "soon"}, 400),
     ("timeout negative", {"x-request-timeout": "-1"}, 400),
     ("timeout NaN", {"x-request-timeout": "nan"}, 400),
+    ("timeout zero", {"x-request-timeout": "0"}, 400),
+    ("timeout infinite", {"x-request-timeout": "inf"}, 400),
+    ("XML", {"content-type": "application/xml"}, 415),
+    ("multipart", {"content-type": "multipart/form-data; boundary=x"}, 415),
+    ("header length of many digits", {"inference-header-content-length": "9" * 40}, 400),
+    ("header length zero", {"inference-header-content-length": "0"}, 400),
+    ("header length a fraction", {"inference-header-content-length": "10.5"}, 400),
     ("header length a word", {"inference-header-content-length": "x"}, 400),
     ("header length negative", {"inference-header-content-length": "-5"}, 400),
     ("header length beyond the body", {"inference-header-content-length": "99999999"}, 400),
@@ -153,6 +217,9 @@ def test_a_wrong_method_is_told_the_right_one(onnx_server: Served, method: str) 
 def test_integers_must_be_whole_and_fit(lookup_server: Served) -> None:
     for data in ([1.5], [True], ["1"], [2**64], [None]):
         reply = lookup_server.infer({"name": "x", "datatype": "INT64", "shape": [1], "data": data})
+        assert reply.status == 400, data
+    for data in ([-1, 2**63], [0.5, 2**63], [2**64, 1]):
+        reply = lookup_server.infer({"name": "x", "datatype": "UINT64", "shape": [2], "data": data})
         assert reply.status == 400, data
     reply = lookup_server.infer({"name": "x", "datatype": "UINT8", "shape": [1], "data": [300]})
     assert reply.status == 400

@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 from modelramp_server.batching.forward import groups, run
 from modelramp_server.batching.jobs import Job, JobQueue
 from modelramp_server.batching.warmup import warm_up
+from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import TensorSpec
-from modelramp_server.runtime.base import LoadFailed, ModelProblem, Runtime, WarmupFailed
+from modelramp_server.runtime.base import LoadFailed, ModelProblem, Runtime, TakesParams, WarmupFailed
 from modelramp_server.runtime.mlmodel import MLmodel
 
 Message = TypeVar("Message")
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """What the event loop knows of the model once it is ready."""
+    """What the event loop knows of the model once it is ready; `optional` are the columns that it can do without."""
 
     runtime: str
     device: str
@@ -30,6 +31,8 @@ class LoadedModel:
     outputs: tuple[TensorSpec, ...]
     named_outputs: bool
     batch_rows: int
+    params: Params
+    optional: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,14 @@ class ModelThread:
             log.exception("warming the model up failed")
             raise WarmupFailed(f"the model failed in its warm-up: {str(error)[:500]}") from error
         loaded = LoadedModel(
-            runtime.name, runtime.device, runtime.inputs, runtime.outputs or outputs, runtime.named_outputs, rows
+            runtime.name,
+            runtime.device,
+            runtime.inputs,
+            runtime.outputs or outputs,
+            runtime.named_outputs,
+            rows,
+            Params(model.signature.params, isinstance(runtime, TakesParams)),
+            frozenset(column.name for column in model.signature.columns if not column.required),
         )
         _tell(loop, watcher.ready, loaded)
         return runtime, rows

@@ -1,17 +1,21 @@
-"""MLflow's scoring JSON: `dataframe_split`, `dataframe_records`, `instances`, `inputs` in, `predictions` out.
+"""MLflow's scoring protocol: `dataframe_split`, `dataframe_records`, `instances`, `inputs`, CSV in; `predictions` out.
 
 Specification: mlflow.org, "Local inference server"; no pandas is needed. A frame for a model with one input of
-rank 2 is that input's matrix; otherwise its columns are the model's inputs.
+rank 2 is that input's matrix; otherwise its columns are the model's inputs, and columns beside them are ignored.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import orjson
 
+from modelramp_server.protocol import csv_frame
 from modelramp_server.protocol.errors import BadRequest
+from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import (
+    DTYPES,
     Array,
     TensorSpec,
     check_shape,
@@ -35,8 +39,28 @@ class Invocation:
     params: bytes = b""
 
 
-def decode(body: bytes, specs: Sequence[TensorSpec], named: bool) -> Invocation:
-    """Parse and check the body of `/invocations`.
+class Model(Protocol):
+    """What must be known of a model to ask it."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The tensors or columns that it takes."""
+
+    @property
+    def named_outputs(self) -> bool:
+        """Whether its outputs have names."""
+
+    @property
+    def params(self) -> Params:
+        """What it takes beside its inputs."""
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Columns that may be missing, or lack values."""
+
+
+def decode(body: bytes, model: Model) -> Invocation:
+    """Parse and check a JSON body of `/invocations`.
 
     Raises:
         BadRequest: with the field that is wrong.
@@ -50,12 +74,30 @@ def decode(body: bytes, specs: Sequence[TensorSpec], named: bool) -> Invocation:
     given = [name for name in _FORMATS if name in document]
     if len(given) != 1:
         raise BadRequest(f"the body must have exactly one of {', '.join(_FORMATS)}; it has {given or 'none'}")
-    if document.get("params"):
-        raise BadRequest("params are not served: the model takes none")
+    told = model.params.canonical(document.get("params"))
     form = given[0]
     columns, matrix = _READERS[form](document[form])
-    arrays = _bind(columns, matrix, specs, form)
-    return Invocation(arrays, rows_of(arrays, specs), form.startswith("dataframe"), named)
+    arrays = _bind(columns, matrix, model, form)
+    return Invocation(arrays, rows_of(arrays, model.inputs), form.startswith("dataframe"), model.named_outputs, told)
+
+
+def decode_csv(body: bytes, model: Model) -> Invocation:
+    """Parse and check a CSV body of `/invocations`; arguments and errors as for `decode`."""
+    names, rows = csv_frame.read(body)
+    kinds = {spec.name: spec.datatype for spec in model.inputs}
+    if kinds.keys() <= set(names) or not _is_matrix(model.inputs):
+        columns = {
+            name: csv_frame.typed(
+                [row[index] for row in rows], kinds.get(name, "BYTES"), f"csv.{name}", name in model.optional
+            )
+            for index, name in enumerate(names)
+        }
+        arrays = _bind(columns, None, model, "csv")
+    else:
+        kind = model.inputs[0].datatype
+        matrix = [csv_frame.typed(row, kind, f"csv: row {number}") for number, row in enumerate(rows, start=1)]
+        arrays = _bind(None, matrix, model, "csv")
+    return Invocation(arrays, rows_of(arrays, model.inputs), True, model.named_outputs)
 
 
 def encode(invocation: Invocation, outputs: Mapping[str, Array]) -> bytes:
@@ -64,7 +106,7 @@ def encode(invocation: Invocation, outputs: Mapping[str, Array]) -> bytes:
     predictions: Any = lists
     if not invocation.named and len(lists) == 1:
         predictions = next(iter(lists.values()))
-    elif invocation.by_record:
+    elif invocation.by_record and all(array.ndim for array in outputs.values()):
         nested = {name: value if isinstance(value, list) else value.tolist() for name, value in lists.items()}
         predictions = [dict(zip(nested, row, strict=True)) for row in zip(*nested.values(), strict=True)]
     return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -95,33 +137,41 @@ def _records(value: object) -> tuple[dict[str, Any] | None, Any]:
 def _instances(value: object) -> tuple[dict[str, Any] | None, Any]:
     if not isinstance(value, list) or not value:
         raise BadRequest("instances must be a list of at least one instance")
-    if all(isinstance(row, dict) for row in value):
-        return _records_of(value), None
-    return None, value
-
-
-def _records_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    if not all(row.keys() == rows[0].keys() for row in rows):
-        raise BadRequest("instances: all instances need the same fields")
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    return _rows(value, "instances")
 
 
 def _inputs(value: object) -> tuple[dict[str, Any] | None, Any]:
     if isinstance(value, dict):
-        return value, None
+        return {name: item if isinstance(item, list) else [item] for name, item in value.items()}, None
     if isinstance(value, list) and value:
-        return None, value
+        return _rows(value, "inputs")
     raise BadRequest("inputs must be an object of lists, or a list")
+
+
+def _rows(value: list[Any], form: str) -> tuple[dict[str, Any] | None, Any]:
+    if not all(isinstance(row, dict) for row in value):
+        return None, value
+    if not all(row.keys() == value[0].keys() for row in value):
+        raise BadRequest(f"{form}: all rows need the same fields")
+    return {name: [row[name] for row in value] for name in value[0]}, None
 
 
 _READERS = {"dataframe_split": _split, "dataframe_records": _records, "instances": _instances, "inputs": _inputs}
 
 
-def _bind(columns: dict[str, Any] | None, matrix: Any, specs: Sequence[TensorSpec], form: str) -> dict[str, Array]:
-    wanted = [spec.name for spec in specs]
-    if columns is not None and set(columns) == set(wanted):
-        return {spec.name: _checked(columns[spec.name], spec, f"{form}.{spec.name}") for spec in specs}
-    if len(specs) == 1 and matrix is not None:
+def _is_matrix(specs: Sequence[TensorSpec]) -> bool:
+    return len(specs) == 1 and len(specs[0].shape) > 1
+
+
+def _bind(columns: dict[str, Any] | None, matrix: Any, model: Model, form: str) -> dict[str, Array]:
+    specs, wanted = model.inputs, [spec.name for spec in model.inputs]
+    if columns and set(columns) >= set(wanted) - model.optional:
+        rows = len(next(iter(columns.values())))
+        return {
+            spec.name: _column(columns.get(spec.name, [None] * rows), spec, f"{form}.{spec.name}", model.optional)
+            for spec in specs
+        }
+    if matrix is not None and (_is_matrix(specs) or (columns is None and len(specs) == 1)):
         return {wanted[0]: _checked(matrix, specs[0], form)}
     if len(specs) == 1 and columns is not None and len(columns) == 1 and "input" in columns:
         return {wanted[0]: _checked(columns["input"], specs[0], f"{form}.input")}
@@ -140,15 +190,41 @@ def _by_position(matrix: Any, specs: Sequence[TensorSpec], form: str) -> dict[st
     }
 
 
+def _column(data: Any, spec: TensorSpec, where: str, optional: frozenset[str]) -> Array:
+    """A column; where values may be missing, they are NaN among numbers and None among strings, as in a frame."""
+    if spec.name not in optional or not isinstance(data, list) or None not in data:
+        return _checked(data, spec, where)
+    if spec.datatype not in ("FP32", "FP64", "BYTES"):
+        raise BadRequest(f"{where}: {spec.datatype} can't be null")
+    missing = np.array([item is None for item in data])
+    array = np.full(len(data), None if spec.datatype == "BYTES" else np.nan, DTYPES[spec.datatype])
+    known = [item for item in data if item is not None]
+    if known:
+        array[~missing] = _checked(known, spec, where)
+    return array
+
+
 def _checked(data: Any, spec: TensorSpec, where: str) -> Array:
-    array = from_json(data, spec.datatype, where)
+    try:
+        array = from_json(data, spec.datatype, where)
+    except BadRequest:
+        if DTYPES[spec.datatype].kind not in "iu" or not isinstance(data, list):
+            raise
+        array = from_json(_whole(data), spec.datatype, where)
     if array.ndim == 2 and array.shape[1] == 1 and len(spec.shape) == 1:
         array = array.reshape(-1)
     check_shape(array, spec, where)
     return array
 
 
+def _whole(data: list[Any]) -> list[Any]:
+    """Integers that a frame wrote as 1.0, as it does for a column that once lacked a value."""
+    return [int(item) if isinstance(item, float) and item.is_integer() else item for item in data]
+
+
 def _nested(array: Array) -> Any:
+    if array.ndim == 0:
+        return _nested(array.reshape(1))[0]
     plain = array.dtype.kind in "fiub" and is_finite(array)
     if plain:
         return array if array.flags.c_contiguous else array.copy(order="C")

@@ -68,6 +68,8 @@ def from_json(data: object, datatype: str, where: str) -> Array:
     except (ValueError, OverflowError):
         raise BadRequest(f"{where}: data is ragged: all rows need the same length") from None
     wanted = DTYPES[datatype]
+    if datatype == "UINT64" and array.dtype.kind == "f":
+        array = _unsigned(data, array)
     if array.size and array.dtype.kind not in _ACCEPTED_KINDS[wanted.kind]:
         raise BadRequest(f"{where}: data has values that are no {datatype}")
     return narrow(array, wanted, where)
@@ -179,6 +181,13 @@ def reshape(array: Array, shape: tuple[int, ...], where: str) -> Array:
     if array.ndim > 1 and array.shape != shape:
         raise BadRequest(f"{where}: data is nested as {list(array.shape)}, shape says {list(shape)}")
     return array.reshape(shape)
+
+
+def _unsigned(data: list[Any], array: Array) -> Array:
+    """What numpy took for floats, because integers above 2^63 stood beside smaller ones; else the array as it is."""
+    items = np.asarray(data, dtype=object)
+    whole = all(type(item) is int and 0 <= item < 2**64 for item in items.ravel())
+    return items.astype(np.uint64) if whole else array
 
 
 def _strings(data: list[Any], where: str) -> Array:

@@ -78,7 +78,7 @@ def check(
         raise BadRequest("id must be a string")
     arrays = _inputs(tensors, tail, inputs)
     request = InferRequest(arrays, rows_of(arrays, inputs), identity)
-    request.all_binary = _parameters(document, "request").get("binary_data_output") is True
+    request.all_binary = _flag(_stateless(_parameters(document, "request")), "binary_data_output", "request") is True
     if document.get("outputs") is not None:
         _requested_outputs(document["outputs"], outputs, request)
     return request
@@ -150,6 +150,8 @@ def _inputs(tensors: list[Any], tail: memoryview, specs: Sequence[TensorSpec]) -
 
 def _tensor(tensor: dict[str, Any], spec: TensorSpec, raw: memoryview | None, where: str) -> Array:
     datatype = tensor.get("datatype")
+    if datatype == "BF16":
+        raise BadRequest(f"{where}: datatype BF16 is not served; send FP32")
     if not isinstance(datatype, str) or datatype not in DTYPES:
         raise BadRequest(f"{where}: datatype is {datatype!r}; it must be one of {', '.join(DTYPES)}")
     if not _widens(datatype, spec.datatype):
@@ -184,6 +186,19 @@ def _parameters(holder: Mapping[str, Any], where: str) -> dict[str, Any]:
     return parameters
 
 
+def _stateless(parameters: dict[str, Any]) -> dict[str, Any]:
+    if parameters.get("sequence_id"):
+        raise BadRequest("parameters.sequence_id: sequences are not served; the model keeps no state between requests")
+    return parameters
+
+
+def _flag(parameters: dict[str, Any], name: str, where: str) -> bool | None:
+    value = parameters.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest(f"{where}: parameters.{name} must be true or false")
+    return value
+
+
 def _binary_size(tensor: dict[str, Any], where: str) -> int | None:
     size = _parameters(tensor, where).get("binary_data_size")
     if size is None:
@@ -216,9 +231,10 @@ def _requested_outputs(requested: object, known: Sequence[str], request: InferRe
             raise BadRequest(f"outputs[{index}].name: {name!r} is given twice")
         parameters = _parameters(output, f"outputs[{index}]")
         if "classification" in parameters:
-            raise BadRequest(f"outputs[{index}]: the classification extension is not served")
+            raise BadRequest(f"outputs[{index}]: the classification extension is not served; ask for the output itself")
         names.append(name)
-        if parameters.get("binary_data") is True or (parameters.get("binary_data") is None and request.all_binary):
+        flag = _flag(parameters, "binary_data", f"outputs[{index}]")
+        if flag or (flag is None and request.all_binary):
             binary.add(name)
     if names:
         request.outputs, request.binary, request.all_binary = names, frozenset(binary), False

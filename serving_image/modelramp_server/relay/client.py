@@ -21,6 +21,8 @@ _HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
      b"trailer", b"transfer-encoding", b"upgrade", b"host", b"content-length", b"expect")
 )  # fmt: skip
+# Said anew, or not: what the client gets is compressed by the server that it asked, so that both sides can be compared.
+_OWN = frozenset((b"x-request-timeout", b"accept-encoding"))
 _NOT_PASSED_BACK = _HOP_BY_HOP | {b"date", b"server"}
 _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
@@ -115,7 +117,7 @@ class CandidateClient:
         headers = CIMultiDict(
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in given
-            if name not in _HOP_BY_HOP and name != b"x-request-timeout"
+            if name not in _HOP_BY_HOP and name not in _OWN
         )
         headers["x-modelramp-relayed"] = self._sender
         headers["x-request-timeout"] = f"{budget:.3f}"

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from modelramp_server.protocol import params
+from modelramp_server.protocol.params import ParamSpec
 from modelramp_server.protocol.tensors import DATATYPES, TensorSpec
 from modelramp_server.runtime.base import ArtifactDamaged
 
@@ -33,6 +35,7 @@ class Column:
 
     name: str
     datatype: str
+    required: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Signature:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     columns: tuple[Column, ...] = ()
+    params: tuple[ParamSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +106,16 @@ def _check_file(root: Path, name: str) -> None:
 def _signature(document: dict[str, Any]) -> Signature:
     inputs = _schema(document.get("inputs"))
     outputs = _schema(document.get("outputs"))
-    columns = [Column(str(entry["name"]), kind) for entry in inputs if (kind := _column_kind(entry))]
+    columns = [
+        Column(str(entry["name"]), kind, bool(entry.get("required", True)))
+        for entry in inputs
+        if (kind := _column_kind(entry))
+    ]
     return Signature(
         inputs=_tensors(inputs),
         outputs=_tensors(outputs),
         columns=tuple(columns) if columns and len(columns) == len(inputs) else (),
+        params=params.read(_schema(document.get("params"))),
     )
 
 
