@@ -137,3 +137,9 @@ def test_tls_and_a_certificate_that_is_renewed(lookup_model: Path, tmp_path: Pat
             server.call("GET", "/v2/health/live")
     finally:
         server.stop()
+
+
+def test_grpc_is_not_served_in_the_clear_beside_tls(lookup_model: Path, tmp_path: Path) -> None:
+    chain, key = certificate(tmp_path, "one")
+    with pytest.raises(InvalidSettings, match="beside TLS_CERT_FILE"):
+        Served(lookup_model, tls_cert_file=chain, tls_key_file=key, grpc_port=0)

@@ -49,7 +49,7 @@ def test_curl(iris: Served, line: str, output: str) -> None:
 
 
 def test_python(iris: Served) -> None:
-    [block] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    [block] = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if ADDRESS in block]
     code = block.replace(ADDRESS, f"127.0.0.1:{iris.port}")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout.strip() == "[0]", done.stderr
