@@ -38,7 +38,9 @@ class Service:
         self.metrics = Metrics(name, settings.model_version, settings.model_revision)
         queue = JobQueue(settings.queue_limit)
         self.metrics.queue_depth.set_function(queue.depth)
-        self.local = LocalModel(name, settings.model_version, settings.model_revision, queue, self._give_up)
+        self.local = LocalModel(
+            name, settings.model_version, settings.model_revision, queue, self._give_up, settings.max_workers
+        )
         self.local.on_ready = self._ready
         self._client = CandidateClient(settings.candidate_url, settings.model_revision)
         copies = CandidateClient(settings.candidate_url, settings.model_revision, answer_limit=BODY_LIMIT)
