@@ -24,11 +24,11 @@ def parse(value: object) -> object:
 def shown(size: int) -> str:
     """For people: 512 B, 1.5 GiB."""
     amount = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:.0f} {unit}"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            break
         amount /= 1024
-    return f"{amount:.3g} TiB"
+    return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:.0f} {unit}"
 
 
 def quantity(size: int) -> str:

@@ -98,8 +98,10 @@ class StoreSource:
 
     def download(self, name: str, folder: Path) -> None:
         """Get one file."""
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._repository().download_artifacts(name, str(folder))
+            # What stores implement for one file; download_artifacts lists each file first, to learn that it is no folder.
+            self._repository()._download_file(name, str(folder / name))
         except Exception as error:
             for cause in registry.causes(error):
                 if isinstance(cause, OSError) and cause.errno in _OF_THE_DISK:
