@@ -1,6 +1,7 @@
 """A tracking server as far as fetching asks for one: versions, listings, files; and a log of what was asked."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ class RegistryStub:
     listings tell sizes; a file named in `held` is sent when its event is set.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: ssl.SSLContext | None = None) -> None:
         self.folder = folder
         self.created = 1000
         self.broken: set[str] = set()
@@ -37,7 +38,9 @@ class RegistryStub:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        if tls is not None:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
+        self.address = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.server.server_port}"
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -99,9 +102,9 @@ class RegistryStub:
 
 
 @contextmanager
-def registry_stub(folder: Path) -> Iterator[RegistryStub]:
+def registry_stub(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[RegistryStub]:
     """A stub for the time of a test."""
-    stub = RegistryStub(folder)
+    stub = RegistryStub(folder, tls)
     try:
         yield stub
     finally:

@@ -1,6 +1,7 @@
 """MLflow's client with limits of our own, and its many ways to fail sorted into the contract's reasons."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ _LIMITS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+_LOGIN = re.compile(r"//[^/@\s]+@")
 NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}
 
 
@@ -68,8 +70,10 @@ def connect(tracking_uri: str) -> None:
 
 def line(error: BaseException) -> str:
     """What an error says, on one line, with what would help where that is known."""
-    text = (" ".join(str(error).split()) or type(error).__name__)[:300]
-    names = {type(cause).__name__ for cause in causes(error)}
+    chain = list(causes(error))
+    said = chain[-1] if isinstance(chain[-1], OSError) else error  # at the bottom: what the network said
+    text = _LOGIN.sub("//", " ".join(str(said).split()) or type(said).__name__)[:300]
+    names = {type(cause).__name__ for cause in chain}
     if names & {"SSLError", "SSLCertVerificationError"}:
         text += ". REQUESTS_CA_BUNDLE names the file of a CA of your own"
     elif "ProxyError" in names:
