@@ -73,6 +73,9 @@ images: setup ## Build the images and load them into the local cluster
 crd: setup ## Write the CRD from the pydantic models
 	$(PY) -m modelramp.api.crd > crds/modeldeployments.yaml
 
+settings: setup ## Write docs/server-settings.md from the server's settings
+	$(PY) -m modelramp_server.settings_page > docs/server-settings.md
+
 manifests: crd ## Render the chart into config/install.yaml
 	$(PY) hack/manifests.py
 
@@ -95,4 +98,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit coverage simulate soak study server integration e2e test without-node demo images crd manifests cluster-up cluster-down bench bench-operator format lock
+.PHONY: help setup check static unit coverage simulate soak study server integration e2e test without-node demo images crd settings manifests cluster-up cluster-down bench bench-operator format lock

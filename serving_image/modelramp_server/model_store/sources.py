@@ -100,7 +100,7 @@ class StoreSource:
         """Get one file."""
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         try:
-            # What stores implement for one file; download_artifacts lists each file first, to learn that it is no folder.
+            # What stores implement for one file; download_artifacts would list it first, to learn that it is no folder.
             self._repository()._download_file(name, str(folder / name))
         except Exception as error:
             for cause in registry.causes(error):
