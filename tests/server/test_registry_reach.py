@@ -16,20 +16,8 @@ from modelramp_server.model_store.fetch import fetch
 from modelramp_server.settings import FetchSettings
 from tests.server.registry_stub import RegistryStub, registry_stub
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("impatient")]
 ELSEWHERE = "registry.invalid"
-
-
-@pytest.fixture(autouse=True)
-def _quick_to_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-
-
-@pytest.fixture
-def stub(lookup_model: Path) -> Iterator[RegistryStub]:
-    with registry_stub(lookup_model) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +100,7 @@ def test_a_proxy_for_http(stub: RegistryStub, tmp_path: Path, monkeypatch) -> No
     monkeypatch.setenv("HTTP_PROXY", stub.address)  # a server that is asked for whole addresses answers as a proxy does
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     fetch(wanted(f"http://{ELSEWHERE}:5000", tmp_path / "model"))
-    assert len(stub.downloads) == 2
+    assert len(stub.downloads) == 4
     monkeypatch.setenv("NO_PROXY", ELSEWHERE)
     with pytest.raises(RegistryUnavailable, match="does not tell"):
         fetch(wanted(f"http://{ELSEWHERE}:5000", tmp_path / "other"))
