@@ -1,6 +1,5 @@
 """Every setting of the server, in one place: environment variable, flag, default, meaning (docs/server-settings.md)."""
 
-import difflib
 import os
 import socket
 from argparse import ArgumentParser, Namespace
@@ -152,6 +151,8 @@ def default_of(field: FieldInfo) -> str:
 
 def unknown_argument(command: str, argument: str) -> str:
     """What is wrong with an argument that the command does not have, and what was meant perhaps."""
+    import difflib
+
     if not argument.startswith("-"):
         return f"{argument!r} is not understood; a model is named by --model, all else by the flags of {command} --help"
     flag = argument.split("=")[0]

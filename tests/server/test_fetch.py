@@ -117,16 +117,26 @@ def test_a_registry_that_is_down(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["models:/digits", "digits", "ftp://host/model", "models:/", "models:/a/b/c", "models:/a/latest"]
+    "uri",
+    [
+        "models:/digits",
+        "digits",
+        "ftp://host/model",
+        "models:/",
+        "models:/a/b/c",
+        "models:/a/latest",
+        "http://host/model",
+    ],
 )
 def test_a_uri_that_is_none(tmp_path: Path, uri: str) -> None:
     with pytest.raises(ModelNotFound, match="models:/<name>/<version>"):
         fetch(settings(uri, "http://127.0.0.1:1", tmp_path / "model"))
 
 
-def test_no_registry_configured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("uri", ["models:/digits/1", "models:/digits@prod", "runs:/4f2a/model"])
+def test_no_registry_configured(tmp_path: Path, uri: str) -> None:
     with pytest.raises(RegistryUnavailable, match="MLFLOW_TRACKING_URI"):
-        fetch(settings("models:/digits/1", "", tmp_path / "model"))
+        fetch(settings(uri, "", tmp_path / "model"))
 
 
 def test_the_digest_is_of_paths_and_contents(tmp_path: Path) -> None:

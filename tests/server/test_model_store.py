@@ -94,9 +94,11 @@ def test_only_the_damaged_file_is_fetched_again(stub: RegistryStub, target: Path
     assert stub.downloads == ["weights/a.bin"]
     stub.asked.clear()
     (target / "weights/b.bin").unlink()
+    fetch(wanted(stub, target))
+    assert stub.downloads == ["weights/b.bin"]
     (target / "stray").write_text("not of the model")
     fetch(wanted(stub, target))
-    assert stub.downloads == ["weights/b.bin"] and artifact_digest(target) == artifact_digest(stub.folder)
+    assert artifact_digest(target) == artifact_digest(stub.folder)
 
 
 def test_a_copy_that_lost_its_manifest_between_two_renames_is_whole_again(stub: RegistryStub, target: Path) -> None:

@@ -1,7 +1,7 @@
 """Object stores, each by its own client, against the least of a server that the client is content with.
 
-Runs where the clients are installed: the extras s3, gcs and azure. (botocore wants an older python-dateutil than the
-operator's Kubernetes client, so that one environment cannot have both.)
+Runs where the clients are installed: the extras s3, gcs and azure. Those of Google and Azure are among the development
+packages; boto3 is not: by its python-dateutil it would hold the operator's Kubernetes client back.
 """
 
 import importlib.util

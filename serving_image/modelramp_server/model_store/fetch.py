@@ -134,6 +134,8 @@ def _source(wanted: Origin, tracking_uri: str) -> Source:
         found = registry.resolve(wanted, tracking_uri)
         identity = {**_identity(wanted, tracking_uri), "created": found.created, "source": found.source}
         return StoreSource(wanted.uri, tracking_uri, identity)
+    if wanted.needs_registry:
+        registry.refuse_without_address(wanted.uri, tracking_uri)
     return StoreSource(wanted.uri, tracking_uri, {})
 
 

@@ -9,7 +9,8 @@ from modelramp_server.model_store.failures import ModelNotFound
 
 _REGISTERED = re.compile(r"models:/([^/@]+)(?:/([^/@]+)|@([^/@]+))")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):")
-_STORES = ("runs", "s3", "gs", "wasbs", "http", "https", "mlflow-artifacts")
+_BY_THE_TRACKING_SERVER = ("runs", "mlflow-artifacts")
+_STORES = (*_BY_THE_TRACKING_SERVER, "s3", "gs", "wasbs")
 FORMS = "models:/<name>/<version>, runs:/<run>/<path>, s3://, gs:// or wasbs:// and a path, or a folder"
 
 
@@ -32,6 +33,11 @@ class Stored:
     """The files of a run, or in an object store: whatever is there now."""
 
     uri: str
+
+    @property
+    def needs_registry(self) -> bool:
+        """Whether the tracking server knows where the files are."""
+        return self.uri.split(":")[0] in _BY_THE_TRACKING_SERVER
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,8 @@ def resolve(model: Registered, tracking_uri: str) -> ModelVersion:
         ModelNotFound: no such model, version or alias.
         RegistryUnavailable: no answer, or rubbish.
     """
+    refuse_without_address(model.uri, tracking_uri)
     registry = without_login(tracking_uri)
-    if not tracking_uri:
-        raise RegistryUnavailable(f"MLFLOW_TRACKING_URI is not set; {model.uri} is asked of the MLflow server there")
     try:
         found = _ask(model, tracking_uri)
     except Exception as error:
@@ -56,6 +55,16 @@ def resolve(model: Registered, tracking_uri: str) -> ModelVersion:
     if found.status != "READY":
         raise RegistryUnavailable(f"{model.uri} is {found.status} in the registry at {registry}, not READY yet")
     return ModelVersion(found.name, str(found.version), str(found.creation_timestamp), str(found.source))
+
+
+def refuse_without_address(uri: str, tracking_uri: str) -> None:
+    """For what only a registry can answer.
+
+    Raises:
+        RegistryUnavailable: nobody said where it is.
+    """
+    if not tracking_uri:
+        raise RegistryUnavailable(f"MLFLOW_TRACKING_URI is not set; {uri} is asked of the MLflow server there")
 
 
 def connect(tracking_uri: str) -> None:
