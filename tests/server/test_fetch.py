@@ -179,7 +179,7 @@ class Registry:
         script = [sys.executable, "-W", "ignore", "-m", "tests.server.registry_logging", self.address]
         try:
             subprocess.run(script, check=True, env=environment, stdout=self._log, stderr=self._log, timeout=90)
-        except subprocess.SubprocessError:
+        except BaseException:
             self.stop()
             raise
 
