@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from modelramp_server.model_store.digest import artifact_digest
 from modelramp_server.model_store.failures import ModelNotFound, RegistryUnavailable
 from modelramp_server.model_store.fetch import fetch, local_folder
+from modelramp_server.model_store.sources import StoreSource
 from modelramp_server.runtime.base import ArtifactDamaged
 from modelramp_server.settings import FetchSettings, ServeSettings
 from tests.server.registry_stub import RegistryStub
@@ -79,11 +81,12 @@ def test_a_file_of_another_size_than_listed_is_refused(stub: RegistryStub, targe
     assert not target.exists()
 
 
-def test_a_listing_that_leads_outside_is_refused(stub: RegistryStub, target: Path, monkeypatch) -> None:
-    monkeypatch.setattr(stub, "_entry", lambda path: {"path": "../evil", "is_dir": False, "file_size": 1})
-    with pytest.raises((ArtifactDamaged, RegistryUnavailable)):
-        fetch(wanted(stub, target))
-    assert not (target.parent / "evil").exists() and stub.downloads == []
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "weights/../../evil"])
+def test_a_listing_that_leads_outside_is_refused(name: str, tmp_path: Path, monkeypatch) -> None:
+    listing = SimpleNamespace(list_artifacts=lambda folder: [SimpleNamespace(path=name, is_dir=False, file_size=1)])
+    monkeypatch.setattr(StoreSource, "_repository", lambda source: listing)
+    with pytest.raises(ArtifactDamaged, match="outside the model"):
+        fetch(FetchSettings(model_uri="s3://bucket/model", model_path=str(tmp_path / "models/model")))
 
 
 def test_only_the_damaged_file_is_fetched_again(stub: RegistryStub, target: Path) -> None:

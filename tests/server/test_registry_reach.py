@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from modelramp_server.model_store import registry
 from modelramp_server.model_store.failures import RegistryUnavailable
 from modelramp_server.model_store.fetch import fetch
 from modelramp_server.settings import FetchSettings
@@ -132,6 +133,9 @@ def test_a_login_in_the_address_is_told_to_nobody(tmp_path: Path) -> None:
         with pytest.raises(RegistryUnavailable) as told:
             fetch(wanted(f"http://me:secret@127.0.0.1:{port}", tmp_path / "model"))
     assert f"127.0.0.1:{port}" in str(told.value) and "secret" not in str(told.value)
+    assert registry.line(ValueError("API request to http://me:secret@host/a failed")) == (
+        "API request to http://host/a failed"
+    )
 
 
 def test_a_login_in_the_address_is_not_kept(stub: RegistryStub, tmp_path: Path) -> None:

@@ -2,14 +2,14 @@
 
 import logging
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from modelramp_server.model_store import requirements
+from modelramp_server.model_store import environment, requirements
 from modelramp_server.model_store.fetch import local_folder
 from modelramp_server.runtime import mlmodel
 from modelramp_server.runtime.base import MissingPackages
@@ -54,6 +54,16 @@ def test_a_model_with_code_of_its_own_needs_all_that_it_lists(folder: Path) -> N
         requirements.check(mlmodel.read(folder), "auto", True)
     (folder / "requirements.txt").write_text("not-a-package; sys_platform == 'win32'\nScikit_Learn>=1\nmlflow\n")
     assert requirements.check(mlmodel.read(folder), "auto", True) == "sklearn"
+
+
+def test_the_image_has_mlflow_by_its_smaller_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_skinny(name: str) -> str:
+        if name != "mlflow-skinny":
+            raise PackageNotFoundError(name)
+        return "3.17.2"
+
+    monkeypatch.setattr(environment, "version", only_skinny)
+    assert (environment.installed("mlflow"), environment.installed("numpy")) == ("3.17.2", None)
 
 
 def test_a_pickle_may_need_what_it_lists(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
