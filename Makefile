@@ -77,6 +77,9 @@ crd: setup ## Write the CRD from the pydantic models
 proto: setup ## Write the messages of V2 gRPC from inference.proto
 	$(PY) hack/proto.py
 
+settings: setup ## Write docs/server-settings.md from the server's settings
+	$(PY) -m modelramp_server.settings_page > docs/server-settings.md
+
 manifests: crd ## Render the chart into config/install.yaml
 	$(PY) hack/manifests.py
 
@@ -99,4 +102,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit coverage simulate soak study server integration e2e test without-node demo images crd proto manifests cluster-up cluster-down bench bench-operator format lock
+.PHONY: help setup check static unit coverage simulate soak study server integration e2e test without-node demo images crd proto settings manifests cluster-up cluster-down bench bench-operator format lock

@@ -8,16 +8,20 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 from modelramp_server.observability import logs
 from modelramp_server.runtime.base import ModelProblem
 from modelramp_server.settings import (
+    KINDS,
     CommonSettings,
     FetchSettings,
     InvalidSettings,
     ServeSettings,
     add_flags,
     parse,
+    read_dotenv,
+    unknown_argument,
 )
 
 _USAGE_ERROR = 2
@@ -27,12 +31,17 @@ log = logging.getLogger("modelramp_server")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script. Exits 0, 1 (a reason stands in the termination log) or 2 (settings)."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown and arguments.command in KINDS:
+        sys.exit(_usage(unknown_argument(arguments.command, unknown[0])))
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command == "hash-key":
         return _hash_key(arguments.name, arguments.stdin)
-    kind: type[CommonSettings] = ServeSettings if arguments.command == "serve" else FetchSettings
+    read_dotenv()
     try:
-        settings = parse(kind, arguments)
+        settings = parse(KINDS[arguments.command], arguments)
     except InvalidSettings as error:
         sys.exit(_usage(str(error)))
     logs.configure(settings.log_level, settings.log_format)
@@ -57,13 +66,22 @@ def _run(settings: CommonSettings) -> None:
         serve(settings, fetch.local_folder(settings))
 
 
+class _Parser(ArgumentParser):
+    """Says what is wrong in one line; all flags at once would bury it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse."""
+        sys.exit(_usage(f"{message}; see {self.prog} --help"))
+
+
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser("modelramp-server", description="Serve one MLflow model over HTTP.")
+    parser = _Parser("modelramp-server", description="Serve one MLflow model over HTTP.")
     parser.add_argument("--version", action="version", version=version("modelramp"))
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {"serve": "load a model and answer requests", "fetch": "download a model, verify it, and exit"}
-    for command, kind in (("serve", ServeSettings), ("fetch", FetchSettings)):
-        add_flags(commands.add_parser(command, help=helps[command], description=helps[command]), kind)
+    for command, kind in KINDS.items():
+        text = helps[command]
+        add_flags(commands.add_parser(command, help=text, description=text, allow_abbrev=False), kind)
     hashing = commands.add_parser("hash-key", help="make an API key and its line for API_KEYS_FILE")
     hashing.add_argument("name", help="whose key: letters, digits and ._@-")
     hashing.add_argument("--stdin", action="store_true", help="hash the key on standard input instead of making one")

@@ -27,7 +27,13 @@ class LocalModel:
     """Answers inference requests with the model in this process; never raises, every error is an answer."""
 
     def __init__(
-        self, name: str, version: str, revision: str, queue: JobQueue, on_failure: Callable[[ModelProblem], None]
+        self,
+        name: str,
+        version: str,
+        revision: str,
+        queue: JobQueue,
+        on_failure: Callable[[ModelProblem], None],
+        workers: int,
     ) -> None:
         self.name = name
         self.version = version
@@ -37,7 +43,7 @@ class LocalModel:
         self._queue = queue
         self._dialects = dialects(name, version)
         self._on_failure = on_failure
-        self._codec = ThreadPoolExecutor(1, thread_name_prefix="codec")
+        self._codec = ThreadPoolExecutor(workers, thread_name_prefix="codec")
         self.headers: list[Header] = [
             (b"x-modelramp-revision", revision.encode()),
             (b"x-modelramp-version", version.encode()),

@@ -48,7 +48,9 @@ class Service:
         self._front = FrontDoor(settings, name, self.metrics)
         queue = JobQueue(settings.queue_limit)
         self.metrics.queue_depth.set_function(queue.depth)
-        self.local = LocalModel(name, settings.model_version, settings.model_revision, queue, self._give_up)
+        self.local = LocalModel(
+            name, settings.model_version, settings.model_revision, queue, self._give_up, settings.max_workers
+        )
         self.local.on_ready = self._ready
         url, own, marks = settings.candidate_url, settings.model_revision, self._front.marks
         self._client = CandidateClient(url, own, marks=marks)

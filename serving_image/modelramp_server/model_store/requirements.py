@@ -1,22 +1,27 @@
 """Can this image run the model? Asked before anything is loaded, so that the answer names what is missing.
 
 A model's requirements.txt lists what its training environment had, pytest included. What counts here is what the
-runtime chosen needs: for ONNX that is onnxruntime and nothing else.
+runtime chosen needs: for ONNX that is onnxruntime and nothing else. A model that runs code of its own needs them all.
 """
 
 import importlib.util
 import json
+import logging
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from modelramp_server.model_store import environment
 from modelramp_server.runtime.base import ArtifactDamaged, MissingPackages, UnsupportedModel
-from modelramp_server.runtime.choice import check_code, choose
+from modelramp_server.runtime.choice import check_code, choose, packages
 from modelramp_server.runtime.mlmodel import MLmodel
 from modelramp_server.settings import RuntimeName
 
+_REMEDY = "make an image that has it: docs/server.md, 'A model that needs more than the image has'"
 _KNOWN = {"sklearn", "numpy", "scipy", "builtins", "collections", "datetime", "operator", "functools", "random"}
+
+log = logging.getLogger(__name__)
 
 
 def check(model: MLmodel, insist: RuntimeName, allow_code: bool) -> str:
@@ -29,18 +34,42 @@ def check(model: MLmodel, insist: RuntimeName, allow_code: bool) -> str:
     """
     flavor = choose(model, insist)
     check_code(model, flavor, allow_code)
+    _compare(model, flavor)
     if flavor == "sklearn":
         _check_sklearn(model)
     return flavor
+
+
+def _compare(model: MLmodel, flavor: str) -> None:
+    """Refuse what is missing for sure; tell of what may matter: other versions, and what a pickle may import."""
+    runs_code = flavor == "python_function" or bool(model.flavors[flavor].get("code"))
+    pickle = flavor == "sklearn" and _is_pickle(model)
+    listed = environment.required(model.root)
+    if not (runs_code or pickle):
+        listed = [one for one in listed if one.name in packages(flavor)]
+    missing = sorted(str(one) for one in listed if environment.installed(one.name) is None)
+    if missing and runs_code:
+        raise MissingPackages(f"the model needs {', '.join(missing)}, not in this image; {_REMEDY}")
+    if missing:
+        log.warning("the model lists %s, not in this image; if it fails for lack of them, %s", missing, _REMEDY)
+    if others := environment.other_versions(listed):
+        log.warning("the model was made with %s; if it answers differently, %s", ", ".join(others), _REMEDY)
+    python = str(model.flavors.get("python_function", {}).get("python_version", ""))
+    if (runs_code or pickle) and python and not environment.same_python(python):
+        log.warning("the model was made with Python %s, and this is %s; %s", python, environment.PYTHON, _REMEDY)
 
 
 def _check_sklearn(model: MLmodel) -> None:
     text_columns = [column.name for column in model.signature.columns if column.datatype == "BYTES"]
     if text_columns and importlib.util.find_spec("pandas") is None:
         raise MissingPackages(f"the model's text columns {text_columns} need pandas, not in this image")
+    if not _is_pickle(model):
+        _check_modules(model.file("sklearn", "pickled_model", "model.pkl"))
+
+
+def _is_pickle(model: MLmodel) -> bool:
     path = model.file("sklearn", "pickled_model", "model.pkl")
-    if path.suffix == ".skops" or model.flavors["sklearn"].get("serialization_format") == "skops":
-        _check_modules(path)
+    return path.suffix != ".skops" and model.flavors["sklearn"].get("serialization_format") != "skops"
 
 
 def _check_modules(path: Path) -> None:

@@ -38,6 +38,11 @@ def choose(model: MLmodel, insist: RuntimeName) -> str:
     raise MissingPackages(f"the {served[0]} flavour needs {', '.join(missing)}, not in this image")
 
 
+def packages(flavor: str) -> set[str]:
+    """Packages that the flavour's runtime needs."""
+    return set(_FLAVORS[flavor][1].values())
+
+
 def missing_packages(flavor: str) -> list[str]:
     """Packages that the flavour's runtime needs and this image lacks."""
     modules = _FLAVORS[flavor][1]
