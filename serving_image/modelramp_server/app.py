@@ -122,7 +122,7 @@ class App:
     def _page_routes(self) -> dict[str, dict[str, Route]]:
         pages: dict[str, dict[str, Route]] = {
             "/v2": {"GET": self._server_metadata},
-            "/v2/health/live": {"GET": lambda: json_answer(200, {"live": True})},
+            "/v2/health/live": {"GET": self._live},
             "/v2/health/ready": {"GET": lambda: self._ready({"ready": True})},
             "/v2/repository/index": {"POST": self._repository_index},
             "/health": {"GET": lambda: self._ready({"status": "ok"})},
@@ -136,11 +136,19 @@ class App:
             pages[f"{path}/ready"] = {"GET": lambda: self._ready({"name": self.local.name, "ready": True})}
         return pages
 
+    def _live(self) -> Answer:
+        trouble = self.local.trouble()
+        if trouble:
+            raise ServingError(503, trouble)
+        return json_answer(200, {"live": True})
+
     def _ready(self, document: dict[str, object]) -> Answer:
         if self.draining:
             raise NotReady("the server is shutting down")
         if self.local.model is None:
             raise NotReady(f"the model {self.local.name} is loading")
+        if trouble := self.local.trouble():
+            raise NotReady(trouble)
         return json_answer(200, document)
 
     def _server_metadata(self) -> Answer:

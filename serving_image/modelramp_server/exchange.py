@@ -44,7 +44,7 @@ class Answer:
 @dataclass(slots=True)
 class InferenceRequest:
     """An inference request, whole, as it came. Times are of the monotonic clock, in seconds; `content_type` is in
-    lower case, without its parameters, b"" where the client names none."""
+    lower case, without its parameters, b"" where the client names none; `client` has a key LEFT once it has gone."""
 
     route: str
     path: str
@@ -54,6 +54,7 @@ class InferenceRequest:
     arrived: float
     budget: float
     content_type: bytes = b""
+    client: MutableMapping[str, Any] = field(default_factory=dict)
 
     @property
     def deadline(self) -> float:
@@ -115,7 +116,7 @@ async def read_request(
     query = scope["query_string"]
     path = scope["raw_path"].decode("ascii") + (f"?{query.decode('ascii')}" if query else "")
     kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    return InferenceRequest(route, path, scope["headers"], body, header_length, arrived, budget, kind)
+    return InferenceRequest(route, path, scope["headers"], body, header_length, arrived, budget, kind, scope["state"])
 
 
 async def respond(send: Send, answer: Answer, close: bool) -> None:

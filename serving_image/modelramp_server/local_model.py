@@ -32,6 +32,7 @@ class LocalModel:
         self.revision = revision
         self.model: LoadedModel | None = None
         self.on_ready: Callable[[LoadedModel], None] = lambda model: None
+        self.trouble: Callable[[], str] = lambda: ""
         self._queue = queue
         self._dialects = dialects(name, version)
         self._on_failure = on_failure
@@ -64,10 +65,11 @@ class LocalModel:
     async def _infer(self, request: InferenceRequest) -> Answer:
         if self.model is None:
             raise NotReady(f"the model {self.name} is loading; try again")
+        self._queue.admit(1, request.deadline)  # before the work of decoding
         model, dialect = self.model, self._dialects[request.route]
         decoded = await self._codec_call(len(request.body), lambda: dialect.decode(request, model))
         outputs = await self._queue.answer(
-            decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params
+            decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params, request.client
         )
         answer = await self._codec_call(_size(outputs), lambda: dialect.encode(decoded, outputs))
         answer.prediction = draw(outputs)

@@ -48,9 +48,11 @@ class Service:
         self._thread = ModelThread(
             lambda: _load(settings, folder),
             queue,
-            BatchLimits(settings.batch_size, settings.batch_delay, settings.warmup),
+            BatchLimits(settings.batch_size, settings.batch_delay, settings.warmup, settings.request_timeout),
             self.metrics.batch_rows,
         )
+        self.metrics.batch_limit.set_function(lambda: self._thread.rows)
+        self.local.trouble = self._thread.trouble
         app = App(self.local, folder, self.traffic, self.metrics, settings.payload_limit, settings.request_timeout)
         self.server = HttpServer(
             app,

@@ -83,6 +83,7 @@ class Metrics:
         self.shadow_inflight = gauge("modelramp_shadow_inflight", "Copies at the candidate").labels(*self._own)
         self.relay_inflight = gauge("modelramp_relay_inflight", "Requests at the candidate").labels(*self._own)
         self.breaker_open = gauge("modelramp_relay_breaker_open", "1 while open").labels(*self._own)
+        self.batch_limit = gauge("modelramp_batch_limit_rows", "Rows at most in a forward now").labels(*self._own)
         self.queue_depth = gauge("modelramp_queue_depth", "Requests waiting for the model").labels(*self._own)
         seconds = gauge("modelramp_bad_window_seconds", "Seconds seen in the last hour").labels(*self._own)
         total = gauge("modelramp_bad_window_sum", "Bad answers of the own model in them").labels(*self._own)

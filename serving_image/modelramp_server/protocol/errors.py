@@ -43,8 +43,28 @@ class NotReady(ServingError):
 class QueueFull(ServingError):
     """503: as many requests wait as the queue holds."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(503, f"the queue is full ({limit} requests wait); try again", retry_after=1)
+    def __init__(self, limit: int, retry_after: int) -> None:
+        super().__init__(
+            503, f"the queue is full ({limit} requests wait, QUEUE_LIMIT); try again", retry_after=retry_after
+        )
+
+
+class QueueSlow(ServingError):
+    """503: what waits already would take the time that the request has."""
+
+    def __init__(self, wait: float, retry_after: int) -> None:
+        super().__init__(
+            503,
+            f"the requests that wait take about {wait:.2g} s, too long for this request's budget; try again",
+            retry_after=retry_after,
+        )
+
+
+class ClientLeft(ServingError):
+    """499: the client closed its connection before the forward began; seen in metrics only."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "the client closed its connection")
 
 
 class OutOfTime(ServingError):
