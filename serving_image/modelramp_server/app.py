@@ -20,6 +20,7 @@ from modelramp_server.exchange import (
     error_answer,
     json_answer,
     read_request,
+    refuse,
     respond,
 )
 from modelramp_server.local_model import LocalModel
@@ -75,17 +76,22 @@ class App:
     async def _infer(self, scope: Scope, receive: Receive, send: Send, route: str, relayable: bool) -> None:
         started = time.monotonic()
         relayed = any(name == RELAYED for name, _ in scope["headers"])
-        unread = False
         try:
+            self.local.memory.check()
             request = await read_request(scope, receive, route, self._payload_limit, self._timeout)
         except ServingError as error:
-            answer, unread = error_answer(error), True
+            answer = error_answer(error)
             answer.headers += self.local.headers
+            self._count(route, relayed, answer, started)
+            await refuse(receive, send, answer)
         except Disconnected:
             return
         else:
             answer = await self._traffic.answer(request, relayable and not relayed, count=not relayed)
-        await respond(send, answer, self.closing or unread)
+            await respond(send, answer, self.closing)
+            self._count(route, relayed, answer, started)
+
+    def _count(self, route: str, relayed: bool, answer: Answer, started: float) -> None:
         if not relayed:
             self._metrics.request(route, answer.status)()
             self._metrics.duration(route)(time.monotonic() - started)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ CLOSE: Header = (b"connection", b"close")
 RELAYED = b"x-modelramp-relayed"
 HEADER_LENGTH = b"inference-header-content-length"
 _TIMEOUT = b"x-request-timeout"
+_LINGER = 1.0
 # curl -d says form when it is told nothing; clients of raw tensors say octet-stream.
 _JSON_TYPES = (b"application/json", b"application/octet-stream", b"application/x-www-form-urlencoded")
 
@@ -121,11 +123,30 @@ async def read_request(
 
 async def respond(send: Send, answer: Answer, close: bool) -> None:
     """Send an answer; `close` ends the client's connection after it."""
+    await _send_head(send, answer, close)
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def refuse(receive: Receive, send: Send, answer: Answer) -> None:
+    """Answer a request whose body has not been read, and end the connection.
+
+    What still comes of the body is thrown away for a moment: a connection that is closed upon unread bytes is reset,
+    and the client would see that instead of the answer.
+    """
+    await _send_head(send, answer, close=True)
+    await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER):
+            while (await receive()).get("more_body"):
+                pass
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_head(send: Send, answer: Answer, close: bool) -> None:
     headers = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]
     if close:
         headers.append(CLOSE)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
 
 
 async def _read_body(receive: Receive, limit: int) -> bytes:

@@ -10,6 +10,7 @@ from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.model_thread import LoadedModel
 from modelramp_server.dialects import dialects
 from modelramp_server.exchange import Answer, Header, InferenceRequest, error_answer
+from modelramp_server.memory import MemoryWatch
 from modelramp_server.prediction import draw
 from modelramp_server.protocol.errors import NotReady, ServingError
 from modelramp_server.protocol.tensors import Array
@@ -32,6 +33,7 @@ class LocalModel:
         self.revision = revision
         self.model: LoadedModel | None = None
         self.on_ready: Callable[[LoadedModel], None] = lambda model: None
+        self.memory = MemoryWatch(0, lambda: 0)
         self.trouble: Callable[[], str] = lambda: ""
         self._queue = queue
         self._dialects = dialects(name, version)

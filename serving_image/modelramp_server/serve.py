@@ -12,6 +12,7 @@ from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.model_thread import BatchLimits, LoadedModel, ModelThread
 from modelramp_server.http_server import HttpServer
 from modelramp_server.local_model import LocalModel
+from modelramp_server.memory import MemoryWatch, container_limit, own_bytes
 from modelramp_server.observability.metrics import Metrics
 from modelramp_server.relay.client import CandidateClient
 from modelramp_server.relay.shadow import BODY_LIMIT, Shadower
@@ -60,8 +61,14 @@ class Service:
             settings.app_port,
             settings.drain_delay,
             settings.request_timeout,
+            settings.payload_limit,
             self._start,
         )
+        limit = container_limit() if settings.memory_limit == "auto" else settings.memory_limit
+        memory = self.local.memory = MemoryWatch(limit, lambda: len(self.server.server_state.tasks))
+        self.metrics.memory.set_function(own_bytes)
+        self.metrics.memory_limit.set(limit)
+        self.metrics.memory_short.set_function(lambda: int(memory.shedding))
 
     async def run(self) -> None:
         """Serve until told to stop, or until the model turns out not to be servable.
@@ -81,7 +88,7 @@ class Service:
 
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._split_file.watch())]
+        self._tasks = [loop.create_task(self._split_file.watch()), loop.create_task(self.local.memory.watch())]
         self._thread.start(loop, self.local)
 
     def _ready(self, model: LoadedModel) -> None:

@@ -4,13 +4,26 @@ import os
 import socket
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Device = Literal["auto", "cpu", "cuda"]
 RuntimeName = Literal["auto", "torch", "torchscript", "onnx", "sklearn"]
+
+
+def _bytes(value: Any) -> Any:
+    """Kubernetes writes 2Gi where pydantic reads 2GiB."""
+    if value == "auto":
+        return value
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(f"{value}B" if str(value).endswith("i") else value))
+    except ValidationError:
+        raise ValueError("neither auto nor bytes, like 512Mi or 2G") from None
+
+
+MemoryLimit = Annotated[Literal["auto"] | int, BeforeValidator(_bytes)]
 
 SHORT_FLAGS = {"model_path": "--model", "model_name": "--name", "app_host": "--host", "app_port": "--port"}
 
@@ -53,6 +66,10 @@ class ServeSettings(CommonSettings):
     queue_limit: int = Field(default=1024, ge=1, description="requests waiting at most; beyond it 503")
     request_timeout: float = Field(default=30.0, gt=0, description="seconds a request may take")
     payload_limit: int = Field(default=64 * 1024 * 1024, ge=1, description="bytes of a request body at most")
+    memory_limit: MemoryLimit = Field(
+        default="auto",
+        description="bytes (512Mi, 2G) short of which requests are refused; auto: the container's; 0: none",
+    )
     warmup: int = Field(default=3, ge=1, description="forwards before the server says ready")
     drain_delay: float = Field(default=5.0, ge=0, description="seconds of accepting on after SIGTERM")
     traffic_file: Path = Field(default=Path("/etc/modelramp/traffic/split"), description="file of the split")

@@ -60,6 +60,18 @@ class QueueSlow(ServingError):
         )
 
 
+class ShortOfMemory(ServingError):
+    """503: the process is about to reach its memory limit."""
+
+    def __init__(self, used: int, limit: int) -> None:
+        mebibyte = 1024 * 1024
+        super().__init__(
+            503,
+            f"memory is short ({used // mebibyte} of {limit // mebibyte} MiB, MEMORY_LIMIT); try again",
+            retry_after=1,
+        )
+
+
 class ClientLeft(ServingError):
     """499: the client closed its connection before the forward began; seen in metrics only."""
 
