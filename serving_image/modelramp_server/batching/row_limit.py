@@ -6,7 +6,7 @@ of half or twice the size is tried. Only the model's thread is in here; what oth
 """
 
 _ENOUGH = 8  # timed forwards, before a size is compared
-_TRY_EVERY = 32  # full pulls
+_CHOOSE_EVERY, _TRY_EVERY = 4, 32  # full pulls
 _AS_GOOD = 1.05
 _NEAR = 0.75  # of a size: what is timed as that size
 _WEIGHT = 0.1
@@ -24,6 +24,8 @@ class RowLimit:
             seconds: what a forward of `most` rows took in the warm-up.
         """
         self._sizes = [size for power in range(most.bit_length()) if (size := 1 << power) < most] + [most]
+        self._timed_as = [0, *(self._nearest(rows) for rows in range(1, most + 1))]
+        self._most = most
         self._longest = longest
         self._costs: dict[int, float] = {}
         self._timed = dict.fromkeys(self._sizes, 0)
@@ -33,11 +35,12 @@ class RowLimit:
 
     def next_pull(self) -> int:
         """Rows to stop at in the next pull."""
-        if self._full_pulls % _TRY_EVERY:
+        pulls = self._full_pulls
+        if not pulls or pulls % _TRY_EVERY:
             return self.rows
-        up = (self._full_pulls // _TRY_EVERY) % 2
+        up = (pulls // _TRY_EVERY) % 2
         at = self._sizes.index(self.rows) + (1 if up else -1)
-        return self._sizes[at] if self._full_pulls and 0 <= at < len(self._sizes) else self.rows
+        return self._sizes[at] if 0 <= at < len(self._sizes) else self.rows
 
     def observe(self, rows: int, seconds: float, full: bool) -> None:
         """Learn from one group of jobs.
@@ -48,17 +51,21 @@ class RowLimit:
             full: whether more may have waited than the pull took.
         """
         cost = seconds / rows
-        if full:
-            self._full_pulls += 1
         if full or cost < self.seconds_per_row:
             self.seconds_per_row += _WEIGHT * (cost - self.seconds_per_row)
-        size = next((size for size in self._sizes if size >= rows), None)
-        if size is None or rows < _NEAR * size:
-            return
-        self._timed[size] += 1
-        before = self._costs.get(size, cost)
-        self._costs[size] = before + _WEIGHT * (cost - before)
-        self.rows = self._short_enough(self._smallest_as_good())
+        if rows <= self._most and (size := self._timed_as[rows]):
+            self._timed[size] += 1
+            before = self._costs.get(size, cost)
+            self._costs[size] = before + _WEIGHT * (cost - before)
+        if full:
+            self._full_pulls += 1
+        if seconds > self._longest or (full and self._full_pulls % _CHOOSE_EVERY == 0):
+            self.rows = self._short_enough(self._smallest_as_good())
+
+    def _nearest(self, rows: int) -> int:
+        """The size as which so many rows are timed; 0 where they are near none."""
+        size = next(size for size in self._sizes if size >= rows)
+        return size if rows >= _NEAR * size else 0
 
     def _smallest_as_good(self) -> int:
         if self._timed[self.rows] < _ENOUGH:
