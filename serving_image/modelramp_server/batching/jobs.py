@@ -12,7 +12,7 @@ from modelramp_server.protocol.errors import OutOfTime, QueueFull, QueueSlow, Se
 from modelramp_server.protocol.tensors import Array
 
 # Of a request's time: what the work before it may take. The rest is for what the estimate does not know.
-_SHARE = 0.8
+_SHARE = 0.7
 LEFT = "left"
 _PRESENT: Mapping[str, Any] = {}
 
