@@ -25,8 +25,11 @@ log = logging.getLogger(__name__)
 
 
 def own_bytes() -> int:
-    """Bytes of memory that this process alone holds."""
-    _, resident, shared, *_ = _STATM.read_text().split()
+    """Bytes of memory that this process alone holds; 0 where the system (no Linux) does not say."""
+    try:
+        _, resident, shared, *_ = _STATM.read_text().split()
+    except FileNotFoundError:
+        return 0
     return (int(resident) - int(shared)) * _PAGE
 
 

@@ -61,10 +61,14 @@ class ServeSettings(CommonSettings):
     app_host: str = Field(default="0.0.0.0", description="address to listen on")
     app_port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 picks one")
     inference_device: Device = Field(default="auto", description="auto falls back to cpu")
-    batch_size: int = Field(default=32, ge=1, description="rows at most in one forward")
+    batch_size: int = Field(
+        default=32, ge=1, description="rows at most in one forward; how many are worth it is measured"
+    )
     batch_delay: float = Field(default=0.0, ge=0, le=10, description="seconds to wait for more rows")
     queue_limit: int = Field(default=1024, ge=1, description="requests waiting at most; beyond it 503")
-    request_timeout: float = Field(default=30.0, gt=0, description="seconds a request may take")
+    request_timeout: float = Field(
+        default=30.0, gt=0, description="seconds a request may take, a client to send it, and to read the answer"
+    )
     payload_limit: int = Field(default=64 * 1024 * 1024, ge=1, description="bytes of a request body at most")
     memory_limit: MemoryLimit = Field(
         default="auto",

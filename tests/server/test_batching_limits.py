@@ -173,6 +173,9 @@ def test_forwards_over_a_share_of_the_budget_are_made_smaller() -> None:
     serve(limit, lambda rows: 0.2 + 0.2 * rows)
     assert limit.rows == 4
     assert RowLimit(1, longest=1.0, seconds=9.0).rows == 1
+    limit = RowLimit(32, longest=1.0, seconds=0.5)
+    limit.observe(30, 3.0, full=False)
+    assert limit.rows == 16, "at once, not after many slow ones"
 
 
 def test_a_model_whose_batches_always_fail_is_soon_run_row_by_row() -> None:
@@ -227,6 +230,18 @@ async def test_a_full_queue_says_when_it_will_have_room() -> None:
     with pytest.raises(QueueFull) as full:
         queue.admit(1, 1e9)
     assert full.value.retry_after == 5
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_delay_ends_with_enough_rows_or_half_of_the_time_that_is_left() -> None:
+    queue = JobQueue(10)
+    end = time.monotonic() + 0.2
+    tasks = [asyncio.create_task(queue.answer(tagged([tag]), 1, end, 0.2)) for tag in range(3)]
+    await asyncio.sleep(0)
+    for expected in (2, 1):
+        pulled = await asyncio.to_thread(queue.pull, 2, 1000.0)
+        assert pulled is not None and len(pulled) == expected
     for task in tasks:
         task.cancel()
 
