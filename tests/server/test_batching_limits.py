@@ -5,6 +5,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
+from queue import Empty
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -234,16 +235,25 @@ async def test_a_full_queue_says_when_it_will_have_room() -> None:
         task.cancel()
 
 
-async def test_a_delay_ends_with_enough_rows_or_half_of_the_time_that_is_left() -> None:
+async def test_a_delay_takes_half_of_the_time_that_is_left_at_most() -> None:
+    class Empties:
+        """A queue with one job, that notes how long it is waited for more."""
+
+        waits: ClassVar[list[float]] = []
+
+        def get(self, timeout: float | None = None) -> Job:
+            if timeout is None:
+                return first
+            self.waits.append(timeout)
+            raise Empty
+
     queue = JobQueue(10)
-    end = time.monotonic() + 0.2
-    tasks = [asyncio.create_task(queue.answer(tagged([tag]), 1, end, 0.2)) for tag in range(3)]
-    await asyncio.sleep(0)
-    for expected in (2, 1):
-        pulled = await asyncio.to_thread(queue.pull, 2, 1000.0)
-        assert pulled is not None and len(pulled) == expected
-    for task in tasks:
-        task.cancel()
+    queue._jobs = Empties()  # type: ignore[assignment]
+    for left, delay, waited in ((8.0, 1000.0, 4.0), (1000.0, 3.0, 3.0)):
+        first = job([1])
+        first.deadline = time.monotonic() + left
+        assert queue.pull(2, delay) == [first]
+        assert waited - 1 < Empties.waits[-1] <= waited
 
 
 async def test_the_queue_knows_how_fast_it_drains() -> None:
