@@ -107,6 +107,17 @@ def test_a_request_whose_client_has_gone_is_not_computed(begin: Callable[..., Se
     assert server.metric("modelramp_split_requests_total", outcome="neutral") == 1
 
 
+def test_a_full_queue_refuses_before_it_decodes(begin: Callable[..., Served], gate: Gate) -> None:
+    server = begin(queue_limit=1)
+    first, answers = in_background(lambda: server.call("POST", INFER, body(HELD)))
+    assert gate.reached.wait(30)
+    refused = server.call("POST", INFER, b"no JSON, which nobody looks at")
+    assert refused.status == 503 and int(refused.headers["retry-after"]) >= 1
+    gate.open.set()
+    first.join(30)
+    assert answers[0].status == 200
+
+
 def waiting(server: Served) -> int:
     return server.service.local._queue.waiting
 
