@@ -18,7 +18,7 @@ from modelramp_server.batching.forward import run
 from modelramp_server.batching.jobs import LEFT, Job, JobQueue
 from modelramp_server.batching.model_thread import BatchLimits, ModelThread
 from modelramp_server.batching.row_limit import RowLimit
-from modelramp_server.protocol.errors import ClientLeft, ModelFailed, OutOfTime, QueueFull, QueueSlow, ServingError
+from modelramp_server.protocol.errors import ClientLeft, ModelFailed, OutOfTime, QueueFull, QueueSlow
 from modelramp_server.protocol.tensors import Array, TensorSpec
 
 FINE, BAD, LEAVES, LATE = range(4)
@@ -129,16 +129,9 @@ async def test_one_bad_request_among_32_costs_ten_forwards_more_and_not_its_mate
         model = Tagging()
         jobs = [job([tag], BAD if tag == bad else FINE) for tag in range(32)]
         assert run(model, jobs, lambda rows: None) == 32
-        assert [one.job_error for one in map(Outcome, jobs)] == [tag == bad for tag in range(32)]
+        assert [isinstance(one.error, ModelFailed) for one in jobs] == [tag == bad for tag in range(32)]
+        assert all(one.error or one.outputs["y"].tolist() == [tag * 3 + 1] for tag, one in enumerate(jobs))
         assert len(model.forwards) == 11
-
-
-class Outcome:
-    """Whether a job failed, and that it has its answer otherwise."""
-
-    def __init__(self, done: Job) -> None:
-        self.job_error = isinstance(done.error, ModelFailed)
-        assert self.job_error or done.outputs["y"].tolist() == (done.inputs["x"][:, 0] * 3 + 1).tolist()
 
 
 async def test_a_model_that_exits_fails_its_request_only() -> None:
@@ -271,8 +264,3 @@ async def test_the_queue_knows_how_fast_it_drains() -> None:
     await asyncio.gather(*(queue.answer(tagged([tag]), 1, end, 60) for tag in range(100)))
     queue.end()
     assert queue.seconds_per_row >= 0.0005, "four rows take 2 ms or more"
-
-
-def test_errors_of_a_full_server_are_503() -> None:
-    errors: list[ServingError] = [QueueFull(3, 2), QueueSlow(3.2, 4)]
-    assert [(error.status, error.retry_after) for error in errors] == [(503, 2), (503, 4)]
