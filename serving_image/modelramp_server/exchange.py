@@ -118,7 +118,9 @@ async def read_request(
     query = scope["query_string"]
     path = scope["raw_path"].decode("ascii") + (f"?{query.decode('ascii')}" if query else "")
     kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    return InferenceRequest(route, path, scope["headers"], body, header_length, arrived, budget, kind, scope["state"])
+    return InferenceRequest(
+        route, path, scope["headers"], body, header_length, arrived, budget, kind, client=scope["state"]
+    )
 
 
 async def respond(send: Send, answer: Answer, close: bool) -> None:
