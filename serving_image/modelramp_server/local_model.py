@@ -69,7 +69,9 @@ class LocalModel:
             raise NotReady(f"the model {self.name} is loading; try again")
         self._queue.admit(1, request.deadline)  # before the work of decoding
         model, dialect = self.model, self._dialects[request.route]
-        decoded = await self._codec_call(len(request.body), lambda: dialect.decode(request, model))
+        decoded = await self._codec_call(
+            len(request.body), lambda: dialect.decode(request, model), before=self.memory.check_now
+        )
         outputs = await self._queue.answer(
             decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params, request.client
         )
@@ -77,10 +79,19 @@ class LocalModel:
         answer.prediction = draw(outputs)
         return answer
 
-    async def _codec_call(self, size: int, call: Callable[[], Result]) -> Result:
+    async def _codec_call(
+        self, size: int, call: Callable[[], Result], before: Callable[[], None] = lambda: None
+    ) -> Result:
+        """Small things here; large ones, which wait for each other, on a thread: when their turn has come, `before` may
+        still refuse them."""
         if size < _OFF_LOOP:
             return call()
-        return await asyncio.get_running_loop().run_in_executor(self._codec, call)
+
+        def later() -> Result:
+            before()
+            return call()
+
+        return await asyncio.get_running_loop().run_in_executor(self._codec, later)
 
 
 def _size(outputs: dict[str, Array]) -> int:

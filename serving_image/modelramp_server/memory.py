@@ -1,7 +1,8 @@
 """MEMORY_LIMIT: requests are refused shortly before the kernel would end the process, and with it every request.
 
 Memory that only this process holds is watched: pages of files (libraries, mapped weights) the kernel takes back by
-itself. What Python frees its allocator keeps, so it is told to give that back before more requests are refused.
+itself. What requests may take is what the limit leaves beside the idle server, model and all. What Python frees its
+allocator keeps, so it is told to give that back before more requests are refused.
 """
 
 import asyncio
@@ -13,8 +14,8 @@ from pathlib import Path
 
 from modelramp_server.protocol.errors import ShortOfMemory
 
-SHED, RESUME = 0.9, 0.85
-"""Of the limit: where refusing begins, and where it ends."""
+SHED, RESUME = 0.75, 0.6
+"""Of what the limit leaves to requests: where refusing begins, and where it ends."""
 _PERIOD = 0.1
 _TRIM_EVERY = 10
 _STATM = Path("/proc/self/statm")
@@ -56,6 +57,7 @@ class MemoryWatch:
             others: how many requests there are, the one that asks included.
         """
         self.limit = limit
+        self._idle = 0
         self.used = 0
         self.shedding = False
         self._others = others
@@ -71,6 +73,15 @@ class MemoryWatch:
         if self.shedding and self._others() > 1:
             raise ShortOfMemory(self.used, self.limit)
 
+    def check_now(self) -> None:
+        """The same by what is used at this moment: before a step that takes a lot of it. Any thread may ask.
+
+        Raises:
+            ShortOfMemory: try later.
+        """
+        if self.limit and (used := self._read()) >= self._mark(SHED) and self._others() > 1:
+            raise ShortOfMemory(used, self.limit)
+
     async def watch(self) -> None:
         """Look ten times a second, until cancelled."""
         while self.limit:
@@ -80,14 +91,19 @@ class MemoryWatch:
     def look(self) -> None:
         """Decide by what is used now."""
         self.used = self._read()
-        if self.used >= SHED * self.limit or self.shedding:
+        if not self._others():
+            self._idle = min(self.used, self.limit)
+        if self.used >= self._mark(SHED) or self.shedding:
             self._give_back()
-        if not self.shedding and self.used >= SHED * self.limit:
+        if not self.shedding and self.used >= self._mark(SHED):
             self.shedding = True
             log.warning("memory is short, refusing requests: %d of %d bytes (MEMORY_LIMIT)", self.used, self.limit)
-        elif self.shedding and self.used < RESUME * self.limit:
+        elif self.shedding and self.used < self._mark(RESUME):
             self.shedding = False
             log.warning("memory is enough again: %d of %d bytes", self.used, self.limit)
+
+    def _mark(self, share: float) -> float:
+        return self._idle + share * (self.limit - self._idle)
 
     def _give_back(self) -> None:
         """Hand freed memory back to the kernel; once a second, as it takes milliseconds."""

@@ -247,7 +247,7 @@ def test_while_memory_is_short_only_one_request_is_served(begin: Callable[..., S
 
 
 def test_refusing_ends_well_below_where_it_begins() -> None:
-    used = iter([80, 89, 90, 90, 89, 86, 84, 89])
+    used = iter([60, 74, 75, 75, 70, 61, 59, 74])
     watch = MemoryWatch(100, lambda: 2, lambda: next(used))
     watch._looks = 1  # memory has just been given back
     seen = []
@@ -259,6 +259,28 @@ def test_refusing_ends_well_below_where_it_begins() -> None:
     watch.shedding = True
     with pytest.raises(ShortOfMemory, match="MEMORY_LIMIT"):
         watch.check()
+
+
+def test_a_model_that_fills_most_of_the_limit_leaves_the_rest_to_requests() -> None:
+    used, requests = iter([90, 97, 98, 98]), iter([0, 2, 2])
+    watch = MemoryWatch(100, lambda: next(requests), lambda: next(used))
+    seen = []
+    for _ in range(3):
+        watch.look()
+        seen.append(watch.shedding)
+    assert seen == [False, False, True]
+
+
+def test_a_large_body_is_refused_when_its_turn_has_come_and_memory_is_short(start: Any, lookup_model: Path) -> None:
+    server = start(lookup_model, memory_limit="1Gi")
+    memory = server.service.local.memory
+    memory._read = lambda: 1 << 30 if threading.current_thread().name.startswith("codec") else 100
+    memory._others = lambda: 2
+    large = body(*[9] * 200_000)
+    refused = server.call("POST", INFER, large)
+    assert refused.status == 503 and "MEMORY_LIMIT" in refused.json["error"]
+    memory._others = lambda: 1
+    assert server.call("POST", INFER, large).status == 200
 
 
 def test_memory_that_python_has_freed_goes_back_to_the_kernel() -> None:
