@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelramp_server import serve
@@ -74,6 +74,7 @@ async def test_params_are_nothing_to_a_model_that_takes_none() -> None:
 
 
 @given(st.lists(st.lists(st.integers(-1, 9), min_size=1, max_size=6), max_size=12), st.integers(1, 8))
+@settings(deadline=None)
 def test_every_job_gets_its_own_rows_and_only_bad_ones_fail(requests: list[list[int]], limit: int) -> None:
     async def check() -> None:
         model = Doubling()
