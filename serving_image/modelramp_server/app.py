@@ -23,6 +23,7 @@ from modelramp_server.exchange import (
     error_answer,
     json_answer,
     read_request,
+    refuse,
     respond,
 )
 from modelramp_server.local_model import LocalModel
@@ -84,21 +85,28 @@ class App:
                 relayed = True
             elif name == REQUEST_ID:
                 request_id = value
-        unread = False
         try:
+            self.local.memory.check()
             request = await read_request(scope, receive, route, self._payload_limit, self._timeout)
         except ServingError as error:
-            answer, unread = error_answer(error), True
+            answer = error_answer(error)
             answer.headers += self.local.headers
+            if request_id:
+                answer.headers.append((REQUEST_ID, request_id))
+            self._count(route, relayed, answer, started)
+            await refuse(receive, send, answer)
         except Disconnected:
             return
         else:
             answer = await self._traffic.answer(request, relayable and not relayed, count=not relayed)
             if request.accepts:
                 answer = await self.local.encoded(answer, request)
-        if request_id and all(name != REQUEST_ID for name, _ in answer.headers):
-            answer.headers.append((REQUEST_ID, request_id))
-        await respond(send, answer, self.closing or unread)
+            if request_id and all(name != REQUEST_ID for name, _ in answer.headers):
+                answer.headers.append((REQUEST_ID, request_id))
+            await respond(send, answer, self.closing)
+            self._count(route, relayed, answer, started)
+
+    def _count(self, route: str, relayed: bool, answer: Answer, started: float) -> None:
         if answer.rejected:
             self._metrics.rejected(answer.rejected)
         if not relayed:
@@ -145,7 +153,7 @@ class App:
     def _page_routes(self) -> dict[str, dict[str, Route]]:
         routes: dict[str, dict[str, Route]] = {
             "/v2": {"GET": self._server_metadata},
-            "/v2/health/live": {"GET": lambda: json_answer(200, {"live": True})},
+            "/v2/health/live": {"GET": self._live},
             "/v2/health/ready": {"GET": lambda: self._ready({"ready": True})},
             "/v2/repository/index": {"POST": self._repository_index},
             "/health": {"GET": lambda: self._ready({"status": "ok"})},
@@ -166,11 +174,19 @@ class App:
         routes["/healthz"] = routes["/v2/health/live"]
         return routes
 
+    def _live(self) -> Answer:
+        trouble = self.local.trouble()
+        if trouble:
+            raise ServingError(503, trouble)
+        return json_answer(200, {"live": True})
+
     def _ready(self, document: dict[str, object]) -> Answer:
         if self.draining:
             raise NotReady("the server is shutting down")
         if self.local.model is None:
             raise NotReady(f"the model {self.local.name} is loading")
+        if trouble := self.local.trouble():
+            raise NotReady(trouble)
         return json_answer(200, document)
 
     def _server_metadata(self) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ PROTOBUF = b"application/x-protobuf"
 REQUEST_ID = b"x-request-id"
 HEADER_LENGTH = b"inference-header-content-length"
 _TIMEOUT = b"x-request-timeout"
+_LINGER = 1.0
 # curl -d says form when it is told nothing; clients of raw tensors say octet-stream.
 _JSON_TYPES = (b"application/json", b"application/octet-stream", b"application/x-www-form-urlencoded")
 
@@ -63,7 +65,8 @@ class InferenceRequest:
     """An inference request, whole, as it came. Times are of the monotonic clock, in seconds.
 
     `content_type` is in lower case, without its parameters, b"" where the client names none; `encoding` is the coding
-    that the body is in, `limit` the bytes that it may have without it; `accepts` is the coding to answer in.
+    that the body is in, `limit` the bytes that it may have without it; `accepts` is the coding to answer in; `client`
+    has a key LEFT once it has gone.
     """
 
     route: str
@@ -78,6 +81,7 @@ class InferenceRequest:
     accepts: bytes = b""
     limit: int = 0
     translation: Translation | None = None
+    client: MutableMapping[str, Any] = field(default_factory=dict)
 
     @property
     def deadline(self) -> float:
@@ -166,18 +170,38 @@ async def read_request(
     path = scope["raw_path"].decode("ascii") + (f"?{query.decode('ascii')}" if query else "")
     kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
     accepts = accepted(headers.get(b"accept-encoding", b""))
+    more = (kind, encoding, accepts, payload_limit)
     return InferenceRequest(
-        route, path, scope["headers"], body, header_length, arrived, budget, kind, encoding, accepts, payload_limit
+        route, path, scope["headers"], body, header_length, arrived, budget, *more, client=scope["state"]
     )
 
 
 async def respond(send: Send, answer: Answer, close: bool) -> None:
     """Send an answer; `close` ends the client's connection after it."""
+    await _send_head(send, answer, close)
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def refuse(receive: Receive, send: Send, answer: Answer) -> None:
+    """Answer a request whose body has not been read, and end the connection.
+
+    What still comes of the body is thrown away for a moment: a connection that is closed upon unread bytes is reset,
+    and the client would see that instead of the answer.
+    """
+    await _send_head(send, answer, close=True)
+    await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER):
+            while (await receive()).get("more_body"):
+                pass
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_head(send: Send, answer: Answer, close: bool) -> None:
     headers = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]
     if close:
         headers.append(CLOSE)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
 
 
 async def _read_body(receive: Receive, limit: int) -> bytes:

@@ -10,6 +10,7 @@ from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.model_thread import LoadedModel
 from modelramp_server.dialects import Dialect, dialects
 from modelramp_server.exchange import Answer, Header, InferenceRequest, compressed, error_answer, plain
+from modelramp_server.memory import MemoryWatch
 from modelramp_server.prediction import draw
 from modelramp_server.protocol.compression import SMALLEST
 from modelramp_server.protocol.errors import ModelFailed, NotReady, ServingError
@@ -40,6 +41,8 @@ class LocalModel:
         self.revision = revision
         self.model: LoadedModel | None = None
         self.on_ready: Callable[[LoadedModel], None] = lambda model: None
+        self.memory = MemoryWatch(0, lambda: 0)
+        self.trouble: Callable[[], str] = lambda: ""
         self._queue = queue
         self._dialects = dialects(name, version)
         self._on_failure = on_failure
@@ -92,10 +95,13 @@ class LocalModel:
 
     async def _infer(self, request: InferenceRequest) -> Answer:
         model, dialect = self.loaded(), self._dialects[request.route]
+        self._queue.admit(1, request.deadline)  # before the work of decoding
         size = _OFF_LOOP if request.encoding else len(request.body)
-        decoded = await self._codec_call(size, lambda: dialect.decode(plain(request), model))
+        decoded = await self._codec_call(
+            size, lambda: dialect.decode(plain(request), model), before=self.memory.check_now
+        )
         outputs = await self._queue.answer(
-            decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params
+            decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params, request.client
         )
         try:
             answer = await self._codec_call(_size(outputs), lambda: dialect.encode(decoded, outputs))
@@ -104,10 +110,19 @@ class LocalModel:
         answer.prediction = draw(outputs)
         return answer
 
-    async def _codec_call(self, size: int, call: Callable[[], Result]) -> Result:
+    async def _codec_call(
+        self, size: int, call: Callable[[], Result], before: Callable[[], None] = lambda: None
+    ) -> Result:
+        """Small things here; large ones, which wait for each other, on a thread: when their turn has come, `before` may
+        still refuse them."""
         if size < _OFF_LOOP:
             return call()
-        return await asyncio.get_running_loop().run_in_executor(self._codec, call)
+
+        def later() -> Result:
+            before()
+            return call()
+
+        return await asyncio.get_running_loop().run_in_executor(self._codec, later)
 
 
 def _size(outputs: dict[str, Array]) -> int:

@@ -16,6 +16,7 @@ from modelramp_server.batching.model_thread import BatchLimits, LoadedModel, Mod
 from modelramp_server.front_door import FrontDoor
 from modelramp_server.http_server import HttpServer
 from modelramp_server.local_model import LocalModel
+from modelramp_server.memory import MemoryWatch, container_limit, own_bytes
 from modelramp_server.observability.metrics import Metrics
 from modelramp_server.observability.outputs import FiniteCheck
 from modelramp_server.observability.records import Answering
@@ -61,10 +62,12 @@ class Service:
         self._thread = ModelThread(
             lambda: self._watched(*_load(settings, folder)),
             queue,
-            BatchLimits(settings.batch_size, settings.batch_delay, settings.warmup),
+            BatchLimits(settings.batch_size, settings.batch_delay, settings.warmup, settings.request_timeout),
             self.metrics.batch_rows,
             self.metrics.waited,
         )
+        self.metrics.batch_limit.set_function(lambda: self._thread.rows)
+        self.local.trouble = self._thread.trouble
         answering = self._front.around(self.traffic)
         app = App(self.local, folder, answering, self.metrics, settings.payload_limit, settings.request_timeout)
         self.rpc = _rpc(settings, app, answering, self.metrics, self._front)
@@ -74,11 +77,17 @@ class Service:
             settings.app_port,
             settings.drain_delay,
             settings.request_timeout,
+            settings.payload_limit,
             self._start,
             self._front.before(app),
             self._front.certificate,
             None if self.rpc is None else self.rpc.stop,
         )
+        limit = container_limit() if settings.memory_limit == "auto" else settings.memory_limit
+        memory = self.local.memory = MemoryWatch(limit, lambda: len(self.server.server_state.tasks))
+        self.metrics.memory.set_function(own_bytes)
+        self.metrics.memory_limit.set(limit)
+        self.metrics.memory_short.set_function(lambda: int(memory.shedding))
 
     async def run(self) -> None:
         """Serve until told to stop, or until the model turns out not to be servable.
@@ -101,7 +110,7 @@ class Service:
 
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._split_file.watch())]
+        self._tasks = [loop.create_task(self._split_file.watch()), loop.create_task(self.local.memory.watch())]
         self._front.start(lambda: self.server.config.ssl)
         self._thread.start(loop, self.local)
 

@@ -18,6 +18,9 @@ RuntimeName = Literal["auto", "torch", "torchscript", "onnx", "sklearn"]
 
 _SIZE = BeforeValidator(sizes.parse)
 Size = Annotated[int, _SIZE]
+MemoryLimit = Annotated[
+    Literal["auto"] | int, BeforeValidator(lambda value: value if value == "auto" else sizes.parse(value))
+]
 
 SHORT_FLAGS = {"model_path": "--model", "model_name": "--name", "app_host": "--host", "app_port": "--port"}
 
@@ -84,13 +87,19 @@ class ServeSettings(CommonSettings):
         default=None, ge=0, le=65535, description="port of V2 gRPC; not set: none; 0 picks one"
     )
     inference_device: Device = Field(default="auto", description="auto falls back to cpu")
-    batch_size: int = Field(default=32, ge=1, description="rows at most in one forward")
+    batch_size: int = Field(
+        default=32, ge=1, description="rows at most in one forward; how many are worth it is measured"
+    )
     batch_delay: float = Field(default=0.0, ge=0, le=10, description="seconds to wait for more rows")
     queue_limit: int = Field(default=1024, ge=1, description="requests waiting at most; beyond it 503")
-    request_timeout: float = Field(default=30.0, gt=0, description="seconds a request may take")
+    request_timeout: float = Field(
+        default=30.0, gt=0, description="seconds a request may take, a client to send it, and to read the answer"
+    )
     payload_limit: Size = Field(default=64 * 1024 * 1024, ge=1, description="size of a request body at most")
     max_workers: int = Field(default=2, ge=1, le=64, description="threads that decode and encode large bodies")
-    memory_limit: Size = Field(default=0, ge=0, description="memory to use at most, as 2Gi; 0: the container's limit")
+    memory_limit: MemoryLimit = Field(
+        default="auto", description="memory short of which requests are refused, as 2Gi; auto: the container's; 0: none"
+    )
     warmup: int = Field(default=3, ge=1, description="forwards before the server says ready")
     drain_delay: float = Field(default=5.0, ge=0, description="seconds of accepting on after SIGTERM")
     traffic_file: Path = Field(default=Path("/etc/modelramp/traffic/split"), description="file of the split")

@@ -91,8 +91,10 @@ class Servers:
         self._stack = stack
         self._folder = folder
 
-    def modelramp(self, model: SavedModel, revision: str = CANDIDATE, **settings: str) -> Server:
-        """This repository's server, with its own defaults."""
+    def modelramp(
+        self, model: SavedModel, revision: str = CANDIDATE, program: str = "modelramp_server", **settings: str
+    ) -> Server:
+        """This repository's server, with its own defaults. `program`: the module that is run."""
         port = _free_port()
         values = {
             "model": str(model.folder), "name": "digits", "model-version": "1", "model-revision": revision,
@@ -100,7 +102,7 @@ class Servers:
             "traffic-file": str(self._folder / "no-split"), **settings,
         }  # fmt: skip
         flags = [f"--{name}={value}" for name, value in values.items()]
-        return self._start("modelramp", port, [sys.executable, "-m", "modelramp_server", "serve", *flags])
+        return self._start("modelramp", port, [sys.executable, "-m", program, "serve", *flags])
 
     def mlflow(self, model: SavedModel) -> Server:
         """What `mlflow models serve --env-manager local` executes, with one worker as by default."""

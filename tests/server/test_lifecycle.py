@@ -1,5 +1,6 @@
 """The process: settings, exit codes, the termination log, and a SIGTERM under load that loses nothing."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -9,16 +10,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from modelramp_server import serve
 from modelramp_server.protocol.tensors import Array
 from tests.server import models
-from tests.server.served import eventually, exchange
+from tests.server.served import Reply, eventually, exchange
 
 INFER = "/v2/models/digits/infer"
 COMMAND = [sys.executable, "-m", "modelramp_server"]
@@ -42,21 +44,31 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 class Process:
     """`modelramp-server serve` as a process of its own."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, command: Sequence[str] = COMMAND, **environment: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
         self.grpc_port = int(environment.get("GRPC_PORT", 0))
         flags = ["serve", "--model", str(folder), "--name", "digits", "--host", "127.0.0.1", "--port", str(self.port)]
-        self.popen = subprocess.Popen([*COMMAND, *flags], env={**os.environ, **environment})
+        self.popen = subprocess.Popen([*command, *flags], env={**os.environ, **environment})
 
     def ready(self) -> int:
         """The status of the readiness probe; 0 where nobody listens."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            return exchange(connection, "GET", "/v2/health/ready", None).status
+            return self.get("/v2/health/ready").status
         except OSError:
             return 0
+
+    def metric(self, name: str) -> float:
+        """A series with one sample."""
+        (line,) = [each for each in self.get("/metrics").body.decode().splitlines() if each.startswith(f"{name}{{")]
+        return float(line.rsplit(" ", 1)[1])
+
+    def get(self, path: str) -> Reply:
+        """On a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            return exchange(connection, "GET", path, None)
         finally:
             connection.close()
 
@@ -109,6 +121,77 @@ def test_sigterm_under_load_loses_nothing(process: Process) -> None:
     assert process.popen.wait(20) == 0
     assert time.monotonic() - signalled >= 1, "it goes on accepting for DRAIN_DELAY"
     assert not failures and set(answers) == {200}
+
+
+SLEEPY = """
+import sys, time
+import modelramp_server.serve as s
+from modelramp_server.cli import main
+load = s._load
+def slow(*arguments):
+    model, runtime = load(*arguments)
+    predict = runtime.predict
+    def sleepy(inputs):
+        if 7 in inputs["x"]:
+            open(__file__.replace("sleepy.py", "asleep"), "w").close()
+            time.sleep(3600)
+        time.sleep(0.01)
+        return predict(inputs)
+    runtime.predict = sleepy
+    return model, runtime
+s._load = slow
+main()
+"""
+
+
+@pytest.fixture
+def sleepy(lookup_model: Path, tmp_path: Path) -> Iterator[Process]:
+    """A model that takes 10 ms a row, and sleeps on a 7."""
+    script = tmp_path / "sleepy.py"
+    script.write_text(SLEEPY)
+    environment = {"DRAIN_DELAY": "0.2", "BATCH_SIZE": "1", "REQUEST_TIMEOUT": "3", "WARMUP": "1"}
+    running = Process(lookup_model, [sys.executable, str(script)], **environment)
+    eventually(lambda: running.ready() == 200)
+    yield running
+    if running.popen.poll() is None:
+        running.popen.kill()
+    running.popen.wait(10)
+
+
+async def test_sigterm_loses_none_of_those_that_wait_in_the_queue(sleepy: Process) -> None:
+    async def ask(session: aiohttp.ClientSession, value: int) -> tuple[int, int]:
+        async with session.post(f"http://127.0.0.1:{sleepy.port}{INFER}", json=two(value)) as answer:
+            document = await answer.json()
+            return answer.status, int(document["outputs"][0]["data"][0]) if answer.status == 200 else -1
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        asked = [asyncio.create_task(ask(session, value % 5)) for value in range(150)]
+        await asyncio.wait(asked[:5], return_when=asyncio.FIRST_COMPLETED)
+        sleepy.popen.send_signal(signal.SIGTERM)
+        answers = await asyncio.gather(*asked)
+    assert answers == [(200, value % 5 * 10) for value in range(150)]
+    assert await asyncio.to_thread(sleepy.popen.wait, 20) == 0
+
+
+def test_a_forward_that_never_ends_does_not_outlive_the_grace_period(sleepy: Process, tmp_path: Path) -> None:
+    answers: list[int] = []
+
+    def ask(value: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", sleepy.port, timeout=20)
+        answers.append(exchange(connection, "POST", INFER, two(value)).status)
+        connection.close()
+
+    clients = [threading.Thread(target=ask, args=(value,)) for value in (7, 1, 2)]
+    clients[0].start()
+    eventually((tmp_path / "asleep").exists)
+    for client in clients[1:]:
+        client.start()
+    eventually(lambda: sleepy.metric("modelramp_queue_depth") == 2)
+    sleepy.popen.send_signal(signal.SIGTERM)
+    assert sleepy.popen.wait(20) == 0
+    for client in clients:
+        client.join(20)
+    assert answers == [504, 504, 504], "each has been told"
 
 
 def test_what_is_in_flight_is_finished(start, lookup_model, monkeypatch) -> None:

@@ -179,7 +179,7 @@ def test_a_classifiers_map_of_probabilities_becomes_columns(tmp_path: Path, esti
 
     folder = models.onnx_folder(tmp_path / "model", to_onnx(estimator, np.zeros((1, 64), np.float32), target_opset=18))
     runtime = load(mlmodel.read(folder), "auto", "cpu", allow_code=False)
-    rows, outputs = warm_up(runtime, None, 1, 4)
+    rows, outputs, _ = warm_up(runtime, None, 1, 4)
     images = models.digits()[0][:3].astype(np.float32)
     probabilities = runtime.predict({"X": images})["output_probability"]
     assert rows == 4 and probabilities.shape == (3, 10)

@@ -1,12 +1,20 @@
 """A request on its way through the model, and the bounded queue between event loop and model thread."""
 
 import asyncio
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
+from typing import Any
 
-from modelramp_server.protocol.errors import OutOfTime, QueueFull, ServingError
+from modelramp_server.protocol.errors import OutOfTime, QueueFull, QueueSlow, ServingError
 from modelramp_server.protocol.tensors import Array
+
+# Of a request's time: what the work before it may take. The rest is for what the estimate does not know.
+_SHARE = 0.7
+LEFT = "left"
+_PRESENT: Mapping[str, Any] = {}
 
 GroupKey = tuple[bytes, tuple[tuple[str, str, tuple[int, ...]], ...]]
 
@@ -15,7 +23,8 @@ GroupKey = tuple[bytes, tuple[tuple[str, str, tuple[int, ...]], ...]]
 class Job:
     """Checked inputs, and the future that gets the outputs. Times are of the monotonic clock, in seconds.
 
-    `params` is what the model is told beside the inputs, as canonical JSON, or b"".
+    `params` is what the model is told beside the inputs, as canonical JSON, or b""; `client` has the key LEFT once
+    nobody waits for the answer any more.
     """
 
     inputs: dict[str, Array]
@@ -24,6 +33,7 @@ class Job:
     budget: float
     future: asyncio.Future[dict[str, Array]]
     params: bytes = b""
+    client: Mapping[str, Any] = field(default_factory=lambda: _PRESENT)
     outputs: dict[str, Array] = field(default_factory=dict)
     error: ServingError | None = None
     queued: float = field(default_factory=time.monotonic)
@@ -44,48 +54,74 @@ class Job:
 
 
 class JobQueue:
-    """Jobs from the event loop to the model thread; None ends it. `waiting` counts what is not yet answered."""
+    """Jobs from the event loop to the model thread; None ends it. `waiting` counts what is not yet answered.
+
+    `seconds_per_row` is written by the model thread: what a row takes when there is no lack of them.
+    """
 
     def __init__(self, limit: int) -> None:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._limit = limit
+        self._rows = 0
         self.waiting = 0
+        self.seconds_per_row = 0.0
+
+    def admit(self, rows: int, deadline: float) -> None:
+        """Refuse at once what could not be answered in its time: its forward would only take others' time.
+
+        Raises:
+            QueueFull: as many requests wait as the queue holds.
+            QueueSlow: what waits already takes too long.
+        """
+        wait = self._rows * self.seconds_per_row
+        if self.waiting >= self._limit or self._jobs.qsize() >= self._limit:
+            raise QueueFull(self._limit, max(1, math.ceil(wait)))
+        if self._rows and wait + rows * self.seconds_per_row > _SHARE * (deadline - time.monotonic()):
+            raise QueueSlow(wait, max(1, math.ceil(wait)))
 
     async def answer(
-        self, inputs: dict[str, Array], rows: int, deadline: float, budget: float, params: bytes = b""
+        self,
+        inputs: dict[str, Array],
+        rows: int,
+        deadline: float,
+        budget: float,
+        params: bytes = b"",
+        client: Mapping[str, Any] = _PRESENT,
     ) -> dict[str, Array]:
         """Queue one request and wait for its outputs.
 
         Raises:
-            QueueFull: as many requests wait as the queue holds.
+            QueueFull, QueueSlow: see `admit`.
             OutOfTime: the deadline passed.
+            ClientLeft: nobody waits for the answer any more.
             ModelFailed: the model raised.
         """
-        if self.waiting >= self._limit or self._jobs.qsize() >= self._limit:
-            raise QueueFull(self._limit)
+        self.admit(rows, deadline)
         loop = asyncio.get_running_loop()
-        job = Job(inputs, rows, deadline, budget, loop.create_future(), params)
+        job = Job(inputs, rows, deadline, budget, loop.create_future(), params, client)
         timer = loop.call_later(max(0.0, deadline - time.monotonic()), _expire, job)
         self.waiting += 1
+        self._rows += rows
         self._jobs.put(job)
         try:
             return await job.future
         finally:
             timer.cancel()
             self.waiting -= 1
+            self._rows -= rows
 
     def pull(self, rows: int, delay: float) -> list[Job] | None:
         """Wait for a job, then take what is there, up to `rows` rows; None when the queue has ended.
 
         Args:
             rows: rows to stop at.
-            delay: seconds to wait for more once there is one.
+            delay: seconds to wait for more once there is one, as long as its own time allows.
         """
         first = self._jobs.get()
         if first is None:
             return None
         pulled, count = [first], first.rows
-        until = time.monotonic() + delay if delay else 0.0
+        until = min((now := time.monotonic()) + delay, (now + first.deadline) / 2) if delay else 0.0
         while count < rows:
             left = until - time.monotonic() if delay else 0.0
             try:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from modelramp_server.batching.forward import groups, run
 from modelramp_server.batching.jobs import Job, JobQueue
+from modelramp_server.batching.row_limit import RowLimit
 from modelramp_server.batching.warmup import warm_up
 from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import TensorSpec
@@ -17,6 +18,11 @@ from modelramp_server.runtime.base import LoadFailed, ModelProblem, Runtime, Tak
 from modelramp_server.runtime.mlmodel import MLmodel
 
 Message = TypeVar("Message")
+
+_LONGEST = 0.25
+"""Of a request's time: what a forward of several rows may take."""
+_STUCK = 3
+"""Times a request's time: a forward that runs longer is taken for one that never ends."""
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +43,12 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Rows at most in a forward, seconds to wait for more, forwards of the warm-up."""
+    """Rows at most in a forward, seconds to wait for more, forwards of the warm-up, seconds a request may take."""
 
     rows: int
     delay: float
     warmup: int
+    timeout: float
 
 
 class Watcher(Protocol):
@@ -71,25 +78,43 @@ class ModelThread:
         self._observe_rows = observe_rows
         self._waited = waited
         self._thread: threading.Thread | None = None
+        self._began: float | None = None
+        self.rows = limits.rows
 
     def start(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
         """Begin to load; tell the watcher on the loop when done. A daemon: a stuck model can't block the exit."""
         self._thread = threading.Thread(target=self._run, args=(loop, watcher), name="model", daemon=True)
         self._thread.start()
 
+    def trouble(self) -> str:
+        """Why no more answers will come, in a sentence; "" while they may."""
+        began, thread = self._began, self._thread
+        if thread is not None and not thread.is_alive():
+            return "the thread that runs the model has ended"
+        if began is None or (running := time.monotonic() - began) < _STUCK * self._limits.timeout:
+            return ""
+        return f"a forward has been running for {running:.0f} s; REQUEST_TIMEOUT is {self._limits.timeout:g} s"
+
     def _run(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
         try:
-            runtime, rows = self._prepare(loop, watcher)
+            runtime, limit = self._prepare(loop, watcher)
         except ModelProblem as problem:
             _tell(loop, watcher.failed, problem)
             return
-        while (jobs := self._queue.pull(rows, self._limits.delay)) is not None:
+        while (jobs := self._queue.pull(most := limit.next_pull(), self._limits.delay)) is not None:
             self._waited(jobs, time.monotonic())
-            for group in groups(jobs, rows):
-                run(runtime, group, self._observe_rows)
+            full = sum(job.rows for job in jobs) >= most
+            for group in groups(jobs, most):
+                began = self._began = time.monotonic()
+                rows = run(runtime, group, self._observe_rows)
                 _tell(loop, _settle, group)
+                self._began = None
+                if rows:
+                    limit.observe(rows, time.monotonic() - began, full)
+                    self._queue.seconds_per_row = limit.seconds_per_row
+            self.rows = limit.rows
 
-    def _prepare(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> tuple[Runtime, int]:
+    def _prepare(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> tuple[Runtime, RowLimit]:
         try:
             model, runtime = self._load()
         except ModelProblem:
@@ -98,24 +123,26 @@ class ModelThread:
             log.exception("loading the model failed")
             raise LoadFailed(f"the model can't be loaded: {str(error)[:500]}") from error
         try:
-            rows, outputs = warm_up(runtime, model.example, self._limits.warmup, self._limits.rows)
+            warm = warm_up(runtime, model.example, self._limits.warmup, self._limits.rows)
         except ModelProblem:
             raise
         except Exception as error:
             log.exception("warming the model up failed")
             raise WarmupFailed(f"the model failed in its warm-up: {str(error)[:500]}") from error
+        limit = RowLimit(warm.rows, _LONGEST * self._limits.timeout, warm.seconds)
+        self.rows, self._queue.seconds_per_row = limit.rows, limit.seconds_per_row
         loaded = LoadedModel(
             runtime.name,
             runtime.device,
             runtime.inputs,
-            runtime.outputs or outputs,
+            runtime.outputs or warm.outputs,
             runtime.named_outputs,
-            rows,
+            warm.rows,
             Params(model.signature.params, isinstance(runtime, TakesParams)),
             frozenset(column.name for column in model.signature.columns if not column.required),
         )
         _tell(loop, watcher.ready, loaded)
-        return runtime, rows
+        return runtime, limit
 
 
 def _settle(group: list[Job]) -> None:

@@ -1,13 +1,16 @@
 """Warm-up: inputs made from what the model declares, forwards before ready, and the proof that batching is safe.
 
 Batches are formed only if f(concat) = concat(f) held here, at 1, 2 and the largest batch: exports with a static
-batch of 1 whose signature says -1 exist, and so do models that normalise across rows.
+batch of 1 whose signature says -1 exist, and so do models that normalise across rows. Where the largest batch does not
+work (memory, as a rule), half of it is tried. Rows that are all alike prove nothing.
 """
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,20 +20,27 @@ from modelramp_server.runtime.base import Runtime, WarmupFailed
 
 _FREE_SIZE = 1
 _TOLERANCE = {"rtol": 1e-3, "atol": 1e-5}
+_HALF_TOLERANCE = {"rtol": 1e-2, "atol": 1e-3}
+_TEXTS = {"zeros": "", "ones": "a", "noise": "a noise"}
 
 Inputs = dict[str, Array]
 Outputs = dict[str, Array]
+_Tried = tuple[Inputs, Outputs]
 
 log = logging.getLogger(__name__)
 
 
-def warm_up(
-    runtime: Runtime, example: Path | None, forwards: int, batch_size: int
-) -> tuple[int, tuple[TensorSpec, ...]]:
-    """Run the model until it is warm and learn how it may be batched.
+class Warm(NamedTuple):
+    """What the warm-up found: rows that one forward may take (1: no batching), outputs as the model gave them, and
+    the seconds of a warm forward of so many rows."""
 
-    Returns:
-        The rows that one forward may take (1: no batching), and the outputs as the model gave them.
+    rows: int
+    outputs: tuple[TensorSpec, ...]
+    seconds: float
+
+
+def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: int) -> Warm:
+    """Run the model until it is warm and learn how it may be batched.
 
     Raises:
         WarmupFailed: every input tried made the model raise.
@@ -38,10 +48,14 @@ def warm_up(
     tried = _tried(runtime, _row_variants(runtime.inputs, example))
     for _ in range(forwards - 1):
         runtime.predict(tried[0][0])
-    rows = _safe_batch(runtime, tried, batch_size)
-    if rows < batch_size:
-        log.warning("batching is off: the model takes no batches, or answers them unlike their rows")
-    return rows, tuple(_output_spec(name, array) for name, array in tried[0][1].items())
+    rows, reason = _safe_batch(runtime, tried, batch_size)
+    if reason:
+        log.warning("up to %d rows a forward, not %d: %s", rows, batch_size, reason)
+    inputs = concatenated([inputs for inputs, _ in _picked(tried, rows)])
+    began = time.monotonic()
+    runtime.predict(inputs)
+    seconds = time.monotonic() - began
+    return Warm(rows, tuple(_output_spec(name, array) for name, array in tried[0][1].items()), seconds)
 
 
 def _row_variants(specs: Sequence[TensorSpec], example: Path | None) -> list[Inputs]:
@@ -70,15 +84,15 @@ def _filled(spec: TensorSpec, fill: str, noise: np.random.Generator) -> Array:
     shape = tuple(_FREE_SIZE if size < 0 else size for size in spec.shape)
     dtype = DTYPES[spec.datatype]
     if spec.datatype == "BYTES":
-        return np.full(shape, "", dtype=object)
+        return np.full(shape, _TEXTS[fill], dtype=object)
     if fill == "noise":
         return noise.random(shape).astype(dtype) if dtype.kind == "f" else noise.integers(0, 2, shape).astype(dtype)
     return np.full(shape, 0 if fill == "zeros" else 1, dtype=dtype)
 
 
-def _tried(runtime: Runtime, variants: list[Inputs]) -> list[tuple[Inputs, Outputs]]:
+def _tried(runtime: Runtime, variants: list[Inputs]) -> list[_Tried]:
     """The variants that work and are of one shape, each with its answer."""
-    working: list[tuple[Inputs, Outputs]] = []
+    working: list[_Tried] = []
     failure: Exception | None = None
     for variant in variants:
         try:
@@ -98,29 +112,50 @@ def _shapes(inputs: Inputs) -> list[tuple[int, ...]]:
     return [array.shape for array in inputs.values()]
 
 
-def _safe_batch(runtime: Runtime, tried: list[tuple[Inputs, Outputs]], batch_size: int) -> int:
-    if batch_size == 1 or not all(spec.shape and spec.shape[0] == -1 for spec in runtime.inputs):
-        return 1
-    for rows in sorted({1, 2, batch_size}):
-        if not _equivalent(runtime, [tried[index % len(tried)] for index in range(rows)]):
-            return 1
-    return batch_size
+def _safe_batch(runtime: Runtime, tried: list[_Tried], batch_size: int) -> tuple[int, str]:
+    """Rows that may be batched, and why not as many as asked for."""
+    if batch_size == 1:
+        return 1, ""
+    if not all(spec.shape and spec.shape[0] == -1 for spec in runtime.inputs):
+        return 1, "the model's inputs have a fixed number of rows"
+    if all(_alike(inputs, tried[0][0]) for inputs, _ in tried):
+        return 1, "only one input is known to work, which proves nothing of batches; log two different rows as example"
+    reason = next((reason for rows in (1, 2) if (reason := _difference(runtime, _picked(tried, rows)))), "")
+    if reason:
+        return 1, reason
+    rows = batch_size
+    while rows > 2 and (found := _difference(runtime, _picked(tried, rows))):
+        rows, reason = rows // 2, found
+    return rows, reason
 
 
-def _equivalent(runtime: Runtime, picked: list[tuple[Inputs, Outputs]]) -> bool:
+def _picked(tried: list[_Tried], rows: int) -> list[_Tried]:
+    return [tried[index % len(tried)] for index in range(rows)]
+
+
+def _difference(runtime: Runtime, picked: list[_Tried]) -> str:
+    """What is wrong with the rows' answer as a batch, beside their own; "" where nothing is."""
+    rows = len(picked)
     try:
         together = runtime.predict(concatenated([inputs for inputs, _ in picked]))
         apart = concatenated([outputs for _, outputs in picked])
-    except Exception:
-        return False
-    return together.keys() == apart.keys() and all(
-        together[name].shape == apart[name].shape and _close(together[name], apart[name]) for name in together
-    )
+    except Exception as error:
+        text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        return f"it fails on {rows} rows ({text})"
+    if together.keys() != apart.keys() or any(together[name].shape != apart[name].shape for name in together):
+        return f"its outputs for {rows} rows have another shape"
+    unlike = [name for name in together if not _close(together[name], apart[name])]
+    return f"its output {unlike[0]!r} for {rows} rows is not that of each row" if unlike else ""
+
+
+def _alike(one: Inputs, other: Inputs) -> bool:
+    return all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def _close(one: Array, other: Array) -> bool:
     if one.dtype.kind == "f":
-        return bool(np.allclose(one, other, equal_nan=True, **_TOLERANCE))
+        tolerance = _HALF_TOLERANCE if one.dtype == np.float16 else _TOLERANCE
+        return bool(np.allclose(one, other, equal_nan=True, **tolerance))
     return bool(np.array_equal(one, other))
 
 

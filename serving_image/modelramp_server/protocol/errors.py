@@ -51,8 +51,44 @@ class QueueFull(ServingError):
 
     reason = "queue_full"
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(503, f"the queue is full ({limit} requests wait); try again", retry_after=1)
+    def __init__(self, limit: int, retry_after: int) -> None:
+        super().__init__(
+            503, f"the queue is full ({limit} requests wait, QUEUE_LIMIT); try again", retry_after=retry_after
+        )
+
+
+class QueueSlow(ServingError):
+    """503: what waits already would take the time that the request has."""
+
+    reason = "queue_slow"
+
+    def __init__(self, wait: float, retry_after: int) -> None:
+        super().__init__(
+            503,
+            f"the requests that wait take about {wait:.2g} s, too long for this request's budget; try again",
+            retry_after=retry_after,
+        )
+
+
+class ShortOfMemory(ServingError):
+    """503: the process is about to reach its memory limit."""
+
+    reason = "memory"
+
+    def __init__(self, used: int, limit: int) -> None:
+        mebibyte = 1024 * 1024
+        super().__init__(
+            503,
+            f"memory is short ({used // mebibyte} of {limit // mebibyte} MiB, MEMORY_LIMIT); try again",
+            retry_after=1,
+        )
+
+
+class ClientLeft(ServingError):
+    """499: the client closed its connection before the forward began; seen in metrics only."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "the client closed its connection")
 
 
 class OutOfTime(ServingError):

@@ -79,8 +79,11 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def is_ready(self) -> bool:
         """Whether the readiness probe would say so."""
+        return self._is_well("/v2/health/ready")
+
+    def _is_well(self, probe: str) -> bool:
         try:
-            return self._app.page("/v2/health/ready", "GET").status == 200
+            return self._app.page(probe, "GET").status == 200
         except ServingError:
             return False
 
@@ -119,6 +122,7 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self, raw: bytes, headers: list[Header], arrived: float, remaining: float | None, relayed: bool
     ) -> Answer:
         try:
+            self._local.memory.check()
             message = _parse(pb.ModelInferRequest, raw)
             self._check(message.model_name, message.model_version)
             request = InferenceRequest(ROUTE, self._infer_path, headers, raw, None, arrived, self._budget(remaining))
@@ -146,7 +150,7 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
             )
 
     def _server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
-        return pb.ServerLiveResponse(live=True)
+        return pb.ServerLiveResponse(live=self._is_well("/v2/health/live"))
 
     def _server_ready(self, _: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
         return pb.ServerReadyResponse(ready=self.is_ready())
