@@ -48,7 +48,13 @@ class Service:
         self._thread = ModelThread(
             lambda: _load(settings, folder),
             queue,
-            BatchLimits(settings.batch_size, settings.batch_delay, settings.warmup, settings.request_timeout),
+            BatchLimits(
+                settings.batch_size,
+                settings.batch_delay,
+                settings.warmup,
+                settings.request_timeout,
+                settings.pyfunc_batching,
+            ),
             self.metrics.batch_rows,
         )
         self.metrics.batch_limit.set_function(lambda: self._thread.rows)
@@ -85,7 +91,7 @@ class Service:
         self._thread.start(loop, self.local)
 
     def _ready(self, model: LoadedModel) -> None:
-        self.metrics.model_loaded(model.runtime, model.device)
+        self.metrics.model_loaded(model.runtime, model.device, bool(model.fallback))
         log.info("ready: %s on %s, up to %d rows a forward", model.runtime, model.device, model.batch_rows)
 
     def _give_up(self, problem: ModelProblem) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Device = Literal["auto", "cpu", "cuda"]
-RuntimeName = Literal["auto", "torch", "torchscript", "onnx", "sklearn"]
+RuntimeName = Literal["auto", "torch", "torchscript", "onnx", "sklearn", "keras", "pyfunc"]
 
 SHORT_FLAGS = {"model_path": "--model", "model_name": "--name", "app_host": "--host", "app_port": "--port"}
 
@@ -30,7 +30,7 @@ class CommonSettings(BaseSettings):
     model_revision: str = Field(default="", description="revision of the ModelDeployment, 8 hex digits")
     model_runtime: RuntimeName = Field(default="auto", description="the runtime to insist on")
     mlflow_tracking_uri: str = Field(default="", description="address of the MLflow server")
-    allow_code: bool = Field(default=False, description="load models that run code of their own: pickles")
+    allow_code: bool = Field(default=False, description="load models that run code of their own: pickles, pyfuncs")
     termination_log: Path = Field(default=Path("/dev/termination-log"), description="where a failure is told")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="log level")
 
@@ -47,8 +47,9 @@ class ServeSettings(CommonSettings):
 
     app_host: str = Field(default="0.0.0.0", description="address to listen on")
     app_port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 picks one")
-    inference_device: Device = Field(default="auto", description="auto falls back to cpu")
+    inference_device: Device = Field(default="auto", description="auto takes a GPU if there is one; cuda insists")
     batch_size: int = Field(default=32, ge=1, description="rows at most in one forward")
+    pyfunc_batching: bool = Field(default=False, description="batch pyfunc models too, which may look across rows")
     batch_delay: float = Field(default=0.0, ge=0, le=10, description="seconds to wait for more rows")
     queue_limit: int = Field(default=1024, ge=1, description="requests waiting at most; beyond it 503")
     request_timeout: float = Field(default=30.0, gt=0, description="seconds a request may take")

@@ -99,7 +99,7 @@ def skops_of(module: str) -> bytes:
 
 
 REFUSED: list[tuple[str, dict[str, Any], dict[str, bytes], type[ModelProblem], str]] = [
-    ("no flavour served", {"python_function": {}, "spacy": {}}, {}, UnsupportedModel, "spacy"),
+    ("no flavour served", {"spacy": {}}, {}, UnsupportedModel, "spacy"),
     ("a pickle", {"sklearn": {"pickled_model": "model.pkl", "serialization_format": "cloudpickle"}},
      {"model__pkl": b"x"}, UnsupportedModel, "ALLOW_CODE"),
     ("code paths", {"sklearn": {**SKOPS, "code": "code"}}, {"model__skops": b"x"}, UnsupportedModel, "code_paths"),

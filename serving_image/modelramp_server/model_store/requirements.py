@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from modelramp_server.runtime.base import ArtifactDamaged, MissingPackages, UnsupportedModel
-from modelramp_server.runtime.choice import check_code, choose
+from modelramp_server.runtime.choice import choose
 from modelramp_server.runtime.mlmodel import MLmodel
+from modelramp_server.runtime.policy import check_code
 from modelramp_server.settings import RuntimeName
 
 _KNOWN = {"sklearn", "numpy", "scipy", "builtins", "collections", "datetime", "operator", "functools", "random"}

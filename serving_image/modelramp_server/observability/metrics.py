@@ -76,6 +76,7 @@ class Metrics:
             return Gauge(name, text, (*_OWN, *labels), registry=self.registry)
 
         self._info = gauge("modelramp_model_info", "1", "runtime", "device")
+        self._fallback = gauge("modelramp_device_fallback", "1 where auto looked for a GPU and took the CPU")
         self.generation = gauge("modelramp_traffic_generation", "Generation acted on; 0 none").labels(*self._own)
         self.split_version = gauge("modelramp_split_version", "Newest split format it reads").labels(*self._own)
         self.weight = gauge("modelramp_traffic_weight", "Weight in force").labels(*self._own)
@@ -92,9 +93,10 @@ class Metrics:
         total.set_function(lambda: self.bad_window.read(self._clock())[1])
         squares.set_function(lambda: self.bad_window.read(self._clock())[2])
 
-    def model_loaded(self, runtime: str, device: str) -> None:
-        """Say which runtime serves, on which device."""
+    def model_loaded(self, runtime: str, device: str, fallback: bool) -> None:
+        """Say which runtime serves, on which device, and whether that should have been another."""
         self._info.labels(*self._own, runtime, device).set(1)
+        self._fallback.labels(*self._own).set(fallback)
 
     def bad_answer(self) -> None:
         """Count a bad answer of this pod's own model."""
