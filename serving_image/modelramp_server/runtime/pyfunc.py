@@ -4,6 +4,7 @@ What the loader does can't be seen from outside, so it runs only with ALLOW_CODE
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,7 +62,9 @@ def _load(model: MLmodel) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
     os.environ["MLFLOW_DEFAULT_PREDICTION_DEVICE"] = "cpu"
-    import mlflow.pyfunc
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mlflow's, of its own type hints
+        import mlflow.pyfunc
 
     try:
         return mlflow.pyfunc.load_model(str(model.root), suppress_warnings=True)
