@@ -27,7 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:torch", "ignore::
 
 
 @pytest.fixture(scope="module", params=FORMATS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, estimator: Any) -> Iterator[Served]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, estimator: Any
+) -> Iterator[Served]:
     make, packages, allow_code = FORMATS[request.param]
     for package in packages:
         pytest.importorskip(package)

@@ -44,17 +44,23 @@ class TorchRuntime:
         kind = torch_file.kind(folder)
         self.name = "torchscript" if kind == "torchscript" else "torch"
         try:
-            self._module = _LOADERS[kind](folder, self.device, allow_code)
+            self._module = self._load(kind, folder, allow_code)
         except (OSError, RuntimeError, ValueError, AttributeError, ImportError) as error:
             raise LoadFailed(f"torch can't load the model: {first_line(error)}") from error
-        if kind == "torchscript" and self.device == "cpu":
-            self._module = _optimized(self._module, self.inputs)
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One forward."""
         with torch.inference_mode():
             result = self._module(*(_tensor(inputs[spec.name]).to(self.device) for spec in self.inputs))
         return torch_result.arrays(result, self._names)
+
+    def _load(self, kind: torch_file.Kind, folder: Path, allow_code: bool) -> Any:
+        if kind == "pt2":
+            return _load_pt2(folder / torch_file.PT2, self.device, len(self.inputs), allow_code)
+        if kind == "pickle":
+            return _load_pickle(folder / torch_file.PTH, self.device)
+        module = _load_torchscript(folder / torch_file.PTH, self.device)
+        return _optimized(module, self.inputs) if self.device == "cpu" else module
 
 
 def _inputs(model: MLmodel) -> tuple[TensorSpec, ...]:
@@ -67,31 +73,28 @@ def _inputs(model: MLmodel) -> tuple[TensorSpec, ...]:
     )
 
 
-def _load_torchscript(folder: Path, device: str, allow_code: bool) -> Any:
+def _load_torchscript(path: Path, device: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; that is the author's to know
-        return torch.jit.load(str(folder / torch_file.PTH), map_location=device).eval()
+        return torch.jit.load(str(path), map_location=device).eval()
 
 
-def _load_pt2(folder: Path, device: str, allow_code: bool) -> Any:
-    from modelramp_server.runtime import pt2_file
+def _load_pt2(path: Path, device: str, inputs: int, allow_code: bool) -> Any:
+    from modelramp_server.runtime import pt2_file, pt2_program
 
-    program = pt2_file.load(folder / torch_file.PT2, allow_code)
+    program = pt2_file.load(path, allow_code)
     if device != "cpu":
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    return program.module()
+    return pt2_program.callable_of(program, inputs)
 
 
-def _load_pickle(folder: Path, device: str, allow_code: bool) -> Any:
-    module = torch.load(folder / torch_file.PTH, map_location=device, weights_only=False)
+def _load_pickle(path: Path, device: str) -> Any:
+    module = torch.load(path, map_location=device, weights_only=False)
     if not isinstance(module, torch.nn.Module):
-        raise UnsupportedModel(f"model.pth holds a {type(module).__name__} and no module; log the module itself")
+        raise UnsupportedModel(f"{path.name} holds a {type(module).__name__} and no module; log the module itself")
     return module.eval()
-
-
-_LOADERS = {"torchscript": _load_torchscript, "pt2": _load_pt2, "pickle": _load_pickle}
 
 
 def _optimized(module: Any, specs: tuple[TensorSpec, ...]) -> Any:
