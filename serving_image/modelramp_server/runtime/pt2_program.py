@@ -5,6 +5,7 @@ forward of a small network. The plain graph is called here instead, after the ch
 has fixed, sizes that must be equal, and their bounds. Where a program has more to check, it keeps its wrapper.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 _STATE = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
+
+# A guard that two sizes are one: the exporter has given them one name then, which is what is checked here.
+_ONE_NAME = re.compile(r"L\['\w+'\]\.size\(\)\[\d+\] == L\['\w+'\]\.size\(\)\[\d+\]")
 
 Call = Callable[..., Any]
 Size = int | str
@@ -53,7 +57,7 @@ def _sizes(program: Any) -> list[list[Size]] | None:
     signature = program.graph_signature
     plain = all(spec.kind in _STATE or spec.kind is InputKind.USER_INPUT for spec in signature.input_specs)
     pure = all(spec.kind is OutputKind.USER_OUTPUT for spec in signature.output_specs)
-    if not plain or not pure or program._guards_code:
+    if not plain or not pure or not all(_ONE_NAME.fullmatch(guard) for guard in program._guards_code):
         return None
     names = set(signature.user_inputs)
     found = []
