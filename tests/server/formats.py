@@ -31,7 +31,8 @@ class Model:
         self.weights = weights
     def predict(self, data, params=None):
         scores = data @ np.array(self.weights["coef"]).T + np.array(self.weights["intercept"])
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True)) * (params or {}).get("scale", 1.0)
+        scores = scores * (params or {}).get("scale", 1.0)
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
 def _load_pyfunc(path):
