@@ -23,7 +23,7 @@ FORMATS: dict[str, tuple[Callable[[Path, Any], Path], tuple[str, ...], bool]] = 
     "keras": (formats.keras, ("torch", "keras"), False),
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:torch", "ignore::DeprecationWarning:torch")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
 @pytest.fixture(scope="module", params=FORMATS)

@@ -17,6 +17,9 @@ pytest.importorskip("torch")
 os.environ["KERAS_BACKEND"] = "torch"
 keras = pytest.importorskip("keras")
 
+# Keras's own, at numpy's arrays of torch's tensors.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
 
 def load_cpu(folder: Path, allow_code: bool = False) -> Any:
     return load(mlmodel.read(folder), "auto", "cpu", allow_code)
