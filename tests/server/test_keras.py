@@ -47,8 +47,8 @@ def test_a_lambda_runs_only_where_code_is_allowed(tmp_path: Path) -> None:
     model.save(formats.keras_folder(tmp_path / "model") / "model.keras")
     with pytest.raises(UnsupportedModel, match="ALLOW_CODE"):
         load_cpu(tmp_path / "model")
-    ones = np.ones((1, 64), np.float32)
-    (output,) = load_cpu(tmp_path / "model", allow_code=True).predict({"input": ones, "input_layer": ones}).values()
+    runtime = load_cpu(tmp_path / "model", allow_code=True)
+    (output,) = runtime.predict({runtime.inputs[0].name: np.ones((1, 64), np.float32)}).values()
     assert (output == 2).all()
 
 
