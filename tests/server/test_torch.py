@@ -1,5 +1,6 @@
 """Torch's formats: what is read as what, what is refused, and mlflow's traps."""
 
+import contextlib
 import json
 import zipfile
 from collections.abc import Callable
@@ -155,6 +156,12 @@ CRAFTED: dict[str, tuple[Edit, str]] = {
         lambda p: p["graph_module"]["graph"]["inputs"][0]["as_tensor"].update(name=f"x={MARK}"),
         "text",
     ),
+    "a module that is imported": (
+        lambda p: p["graph_module"]["module_call_graph"][0]["signature"].update(
+            in_spec=json.dumps([1, {"type": "builtins.dict", "context": '[{"__enum__": true, "fqn": "this.x"}]'}])
+        ),
+        "__enum__",
+    ),
     "notes that are none": (
         lambda p: first_node(p).update(metadata={"x": {"as_operator": "torch.os.system"}}),
         "torch.os.system",
@@ -200,6 +207,19 @@ def test_example_inputs_are_unpickled_as_tensors_only(archive: Path, tmp_path: P
     folder = edited(archive, tmp_path / "model", lambda p: {"model/data/sample_inputs/model.pt": evil})
     with pytest.raises(ModelProblem):
         load_cpu(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_notes_of_the_exporter_are_never_run(archive: Path, tmp_path: Path) -> None:
+    notes = ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "custom", "from_node")
+
+    def write(note: str) -> Edit:
+        text = f"\nopen('{tmp_path}/ran', 'w'),torch.os.system,\"{MARK}"
+        return lambda program: first_node(program)["metadata"].update({note: text})
+
+    for number, note in enumerate(notes):
+        with contextlib.suppress(ModelProblem):
+            load_cpu(edited(archive, tmp_path / str(number), write(note))).predict({"input": images(1)})
     assert not (tmp_path / "ran").exists()
 
 

@@ -46,8 +46,8 @@ _SIZE_NAME = re.compile(
     r"|CeilToInt|RoundToInt|Piecewise|floor|ceiling|true|false|oo"
 )
 _EXPRESSION_NODES = (
-    ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.Compare,
-    ast.operator, ast.unaryop, ast.cmpop,
+    ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.BoolOp,
+    ast.Compare, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
 )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def _code(archive: Any) -> Iterator[str]:
 def _walk(node: Any, key: str = "") -> Iterator[str]:
     if isinstance(node, dict):
         for name, value in node.items():
-            if not _NAME.fullmatch(name):
+            if not _NAME.fullmatch(name) or name.startswith("__"):  # __enum__ imports what it names
                 yield f"the name {name[:80]!r}"
             elif not _is_prose(name, value):
                 yield from _walk(value, name)
