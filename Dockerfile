@@ -24,7 +24,8 @@ USER 65532:65532
 ENTRYPOINT ["python", "-m", "modelramp"]
 
 FROM python AS server
-# Which models the image can load: a comma-separated list for which requirements/server-*.txt has a lock.
+# Which models the image can load: a comma-separated list for which requirements/server-*.txt has a lock. For GPUs:
+# --build-arg BACKENDS=onnx-gpu,sklearn,torch,keras,pyfunc (the wheels bring CUDA; the node brings the driver).
 ARG BACKENDS="onnx,sklearn"
 COPY requirements/server*.txt /requirements/
 RUN --mount=type=cache,target=/var/cache/pip \

@@ -50,6 +50,12 @@ study: setup ## Measure the statistics in all worlds: writes the tables and the 
 server: setup ## Test the serving image's server: real ASGI, real clients
 	.venv/bin/pytest tests/server
 
+server-torch: .venv-torch/.ready ## Test the server's torch and Keras runtimes, in a venv that has them
+	.venv-torch/bin/python -m pytest tests/server/test_formats.py tests/server/test_torch.py tests/server/test_keras.py \
+	    tests/server/test_devices.py
+.venv-torch/.ready: .venv/.ready requirements/torch.txt hack/torch.sh
+	hack/torch.sh
+
 integration: setup ## Test against a real API server, etcd and controllers
 	.venv/bin/pytest tests/integration
 
@@ -102,4 +108,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit coverage simulate soak study server integration e2e test without-node demo images crd proto settings manifests cluster-up cluster-down bench bench-operator format lock
+.PHONY: help setup check static unit coverage simulate soak study server server-torch integration e2e test without-node demo images crd proto settings manifests cluster-up cluster-down bench bench-operator format lock

@@ -12,5 +12,13 @@ compile bootstrap <(echo uv)
 compile mlflow <(echo mlflow)
 compile operator pyproject.toml --extra operator
 compile server pyproject.toml --extra server
-compile server-onnx-sklearn pyproject.toml --extra server --extra grpc --extra onnx --extra sklearn --extra auth --extra otel
-compile dev pyproject.toml --extra operator --extra server --extra grpc --extra onnx --extra sklearn --extra auth --extra otel --extra demo --extra dev
+image="--extra server --extra grpc --extra auth --extra otel"
+compile server-onnx-sklearn pyproject.toml $image --extra onnx --extra sklearn
+gpu=(onnx-gpu sklearn torch keras pyfunc)
+compile "server-$(IFS=-; echo "${gpu[*]}")" pyproject.toml $image "${gpu[@]/#/--extra=}"
+compile dev pyproject.toml --extra operator $image --extra onnx --extra sklearn --extra demo --extra dev
+
+# Torch for the tests of its runtimes, beside what dev.txt has. No CUDA: hack/torch.sh stands in for what torch links to.
+compile torch <(printf '%s\n' torch keras) --constraint requirements/dev.txt --no-emit-package triton \
+    $(grep -ohE '^(nvidia|cuda)-[a-z0-9-]+' "requirements/server-$(IFS=-; echo "${gpu[*]}").txt" |
+        grep -vE 'cuda-(runtime|cupti)|cufile' | sort -u | sed 's/^/--no-emit-package /')

@@ -17,8 +17,8 @@ from modelramp_server.front_door import FrontDoor
 from modelramp_server.http_server import HttpServer
 from modelramp_server.local_model import LocalModel
 from modelramp_server.memory import MemoryWatch, container_limit, own_bytes
+from modelramp_server.observability import outputs
 from modelramp_server.observability.metrics import Metrics
-from modelramp_server.observability.outputs import FiniteCheck
 from modelramp_server.observability.records import Answering
 from modelramp_server.relay.client import CandidateClient
 from modelramp_server.relay.shadow import BODY_LIMIT, Shadower
@@ -62,7 +62,13 @@ class Service:
         self._thread = ModelThread(
             lambda: self._watched(*_load(settings, folder)),
             queue,
-            BatchLimits(settings.batch_size, settings.batch_delay, settings.warmup, settings.request_timeout),
+            BatchLimits(
+                settings.batch_size,
+                settings.batch_delay,
+                settings.warmup,
+                settings.request_timeout,
+                settings.pyfunc_batching,
+            ),
             self.metrics.batch_rows,
             self.metrics.waited,
         )
@@ -115,14 +121,14 @@ class Service:
         self._thread.start(loop, self.local)
 
     def _watched(self, model: mlmodel.MLmodel, runtime: Runtime) -> tuple[mlmodel.MLmodel, Runtime]:
-        return model, FiniteCheck(runtime, self._not_finite)
+        return model, outputs.watched(runtime, self._not_finite)
 
     def _not_finite(self, rows: int) -> None:
         if self.local.model is not None:  # what the model makes of the warm-up's inputs was told to nobody
             self.metrics.nonfinite_rows(rows)
 
     def _ready(self, model: LoadedModel) -> None:
-        self.metrics.model_loaded(model.runtime, model.device)
+        self.metrics.model_loaded(model.runtime, model.device, bool(model.fallback))
         log.info("ready: %s on %s, up to %d rows a forward", model.runtime, model.device, model.batch_rows)
 
     def _give_up(self, problem: ModelProblem) -> None:

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from modelramp_server import sizes
 
 Device = Literal["auto", "cpu", "cuda"]
-RuntimeName = Literal["auto", "torch", "torchscript", "onnx", "sklearn"]
+RuntimeName = Literal["auto", "torch", "torchscript", "onnx", "sklearn", "keras", "pyfunc"]
 
 _SIZE = BeforeValidator(sizes.parse)
 Size = Annotated[int, _SIZE]
@@ -50,7 +50,7 @@ class CommonSettings(BaseSettings):
     mlflow_tracking_uri: str = Field(default="", description="address of the MLflow server")
     mlflow_model_name: str = Field(default="", description="registered model, with MODEL_VERSION or an alias")
     mlflow_model_alias: str = Field(default="", description="alias of MLFLOW_MODEL_NAME; refused in a cluster")
-    allow_code: bool = Field(default=False, description="load models that run code of their own: pickles")
+    allow_code: bool = Field(default=False, description="load models that run code of their own: pickles, pyfuncs")
     termination_log: Path = Field(default=Path("/dev/termination-log"), description="where a failure is told")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="log level")
     log_format: Literal["text", "json"] = Field(default="text", description="log lines as text or as JSON objects")
@@ -86,10 +86,11 @@ class ServeSettings(CommonSettings):
     grpc_port: int | None = Field(
         default=None, ge=0, le=65535, description="port of V2 gRPC; not set: none; 0 picks one"
     )
-    inference_device: Device = Field(default="auto", description="auto falls back to cpu")
+    inference_device: Device = Field(default="auto", description="auto takes a GPU if there is one; cuda insists")
     batch_size: int = Field(
         default=32, ge=1, description="rows at most in one forward; how many are worth it is measured"
     )
+    pyfunc_batching: bool = Field(default=False, description="batch pyfunc models too, which may look across rows")
     batch_delay: float = Field(default=0.0, ge=0, le=10, description="seconds to wait for more rows")
     queue_limit: int = Field(default=1024, ge=1, description="requests waiting at most; beyond it 503")
     request_timeout: float = Field(

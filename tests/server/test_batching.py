@@ -30,6 +30,7 @@ class Doubling:
 
     name = "test"
     device = "cpu"
+    fallback = ""
     named_outputs = True
     inputs = (TensorSpec("x", "INT64", (-1,)),)
     outputs = (TensorSpec("y", "INT64", (-1,)),)

@@ -29,6 +29,7 @@ class Tagging:
 
     name = "test"
     device = "cpu"
+    fallback = ""
     named_outputs = True
     inputs = (TensorSpec("x", "INT64", (-1, 2)),)
     outputs: ClassVar[tuple[TensorSpec, ...]] = (TensorSpec("y", "INT64", (-1,)),)

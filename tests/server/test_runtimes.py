@@ -99,7 +99,7 @@ def skops_of(module: str) -> bytes:
 
 
 REFUSED: list[tuple[str, dict[str, Any], dict[str, bytes], type[ModelProblem], str]] = [
-    ("no flavour served", {"python_function": {}, "spacy": {}}, {}, UnsupportedModel, "spacy"),
+    ("no flavour served", {"spacy": {}}, {}, UnsupportedModel, "spacy"),
     ("a pickle", {"sklearn": {"pickled_model": "model.pkl", "serialization_format": "cloudpickle"}},
      {"model__pkl": b"x"}, UnsupportedModel, "ALLOW_CODE"),
     ("code paths", {"sklearn": {**SKOPS, "code": "code"}}, {"model__skops": b"x"}, UnsupportedModel, "code_paths"),
@@ -179,9 +179,9 @@ def test_a_classifiers_map_of_probabilities_becomes_columns(tmp_path: Path, esti
 
     folder = models.onnx_folder(tmp_path / "model", to_onnx(estimator, np.zeros((1, 64), np.float32), target_opset=18))
     runtime = load(mlmodel.read(folder), "auto", "cpu", allow_code=False)
-    rows, outputs, _ = warm_up(runtime, None, 1, 4)
+    warm = warm_up(runtime, None, 1, 4)
     images = models.digits()[0][:3].astype(np.float32)
     probabilities = runtime.predict({"X": images})["output_probability"]
-    assert rows == 4 and probabilities.shape == (3, 10)
+    assert warm.rows == 4 and probabilities.shape == (3, 10)
     assert np.allclose(probabilities, estimator.predict_proba(images), atol=1e-3)
-    assert [spec.name for spec in outputs] == ["output_label", "output_probability"]
+    assert [spec.name for spec in warm.outputs] == ["output_label", "output_probability"]

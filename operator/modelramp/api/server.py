@@ -13,7 +13,9 @@ from modelramp.api.base import ApiModel, Duration, OpenList, OpenObject, cel
 
 class Runtime(StrEnum):
     AUTO = "auto"
+    KERAS = "keras"
     ONNX = "onnx"
+    PYFUNC = "pyfunc"
     SKLEARN = "sklearn"
     TORCH = "torch"
     TORCHSCRIPT = "torchscript"

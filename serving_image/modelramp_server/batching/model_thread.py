@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from modelramp_server.batching.forward import groups, run
 from modelramp_server.batching.jobs import Job, JobQueue
+from modelramp_server.batching.row_by_row import RowByRow
 from modelramp_server.batching.row_limit import RowLimit
 from modelramp_server.batching.warmup import warm_up
 from modelramp_server.protocol.params import Params
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """What the event loop knows of the model once it is ready; `optional` are the columns that it can do without."""
+    """What the event loop knows of the model once it is ready; `optional` are the columns that it can do without;
+    `fallback` says why it is not on the GPU that was looked for, or is empty."""
 
     runtime: str
     device: str
@@ -39,16 +41,23 @@ class LoadedModel:
     batch_rows: int
     params: Params
     optional: frozenset[str]
+    fallback: str
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Rows at most in a forward, seconds to wait for more, forwards of the warm-up, seconds a request may take."""
+    """Rows at most in a forward, seconds to wait for more, forwards of the warm-up, seconds a request may take; and
+    whether a pyfunc, which may look across rows in ways that no warm-up shows, is batched at all."""
 
     rows: int
     delay: float
     warmup: int
     timeout: float
+    pyfunc: bool = False
+
+    def of(self, runtime: Runtime) -> int:
+        """Rows at most for a runtime."""
+        return self.rows if runtime.name != "pyfunc" or self.pyfunc else 1
 
 
 class Watcher(Protocol):
@@ -123,7 +132,7 @@ class ModelThread:
             log.exception("loading the model failed")
             raise LoadFailed(f"the model can't be loaded: {str(error)[:500]}") from error
         try:
-            warm = warm_up(runtime, model.example, self._limits.warmup, self._limits.rows)
+            warm = warm_up(runtime, model.example, self._limits.warmup, self._limits.of(runtime))
         except ModelProblem:
             raise
         except Exception as error:
@@ -140,9 +149,10 @@ class ModelThread:
             warm.rows,
             Params(model.signature.params, isinstance(runtime, TakesParams)),
             frozenset(column.name for column in model.signature.columns if not column.required),
+            runtime.fallback,
         )
         _tell(loop, watcher.ready, loaded)
-        return runtime, limit
+        return (RowByRow(runtime) if warm.one_row else runtime), limit
 
 
 def _settle(group: list[Job]) -> None:

@@ -31,12 +31,13 @@ log = logging.getLogger(__name__)
 
 
 class Warm(NamedTuple):
-    """What the warm-up found: rows that one forward may take (1: no batching), outputs as the model gave them, and
-    the seconds of a warm forward of so many rows."""
+    """What the warm-up found: rows that one forward may take (1: no batching), outputs as the model gave them, the
+    seconds of a warm forward of so many rows, and whether the model fails on more than one row."""
 
     rows: int
     outputs: tuple[TensorSpec, ...]
     seconds: float
+    one_row: bool
 
 
 def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: int) -> Warm:
@@ -55,7 +56,20 @@ def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: i
     began = time.monotonic()
     runtime.predict(inputs)
     seconds = time.monotonic() - began
-    return Warm(rows, tuple(_output_spec(name, array) for name, array in tried[0][1].items()), seconds)
+    outputs = tuple(_output_spec(name, array) for name, array in tried[0][1].items())
+    return Warm(rows, outputs, seconds, rows == 1 and not _takes_rows(runtime, tried))
+
+
+def _takes_rows(runtime: Runtime, tried: list[_Tried]) -> bool:
+    """Whether two rows in one request work where the declared inputs allow them; what they answer is the model's."""
+    if not all(spec.shape and spec.shape[0] == -1 for spec in runtime.inputs):
+        return True
+    try:
+        runtime.predict(concatenated([inputs for inputs, _ in _picked(tried, 2)]))
+    except Exception as error:
+        log.warning("the model declares any number of rows and takes one; rows are run one by one: %s", error)
+        return False
+    return True
 
 
 def _row_variants(specs: Sequence[TensorSpec], example: Path | None) -> list[Inputs]:

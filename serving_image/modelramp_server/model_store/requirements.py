@@ -14,8 +14,9 @@ from typing import Any
 
 from modelramp_server.model_store import environment
 from modelramp_server.runtime.base import ArtifactDamaged, MissingPackages, UnsupportedModel
-from modelramp_server.runtime.choice import check_code, choose, packages
+from modelramp_server.runtime.choice import choose, packages
 from modelramp_server.runtime.mlmodel import MLmodel
+from modelramp_server.runtime.policy import check_code
 from modelramp_server.settings import RuntimeName
 
 _REMEDY = "make an image that has it: docs/server.md, 'A model that needs more than the image has'"

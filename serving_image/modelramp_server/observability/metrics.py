@@ -92,6 +92,7 @@ class Metrics:
         build = gauge("modelramp_build_info", "1", "server", "python")
         build.labels(*self._own, package_version("modelramp"), platform.python_version()).set(1)
         self._info = gauge("modelramp_model_info", "1", "runtime", "device")
+        self._fallback = gauge("modelramp_device_fallback", "1 where auto looked for a GPU and took the CPU")
         self.generation = gauge("modelramp_traffic_generation", "Generation acted on; 0 none").labels(*self._own)
         self.split_version = gauge("modelramp_split_version", "Newest split format it reads").labels(*self._own)
         self.weight = gauge("modelramp_traffic_weight", "Weight in force").labels(*self._own)
@@ -111,9 +112,10 @@ class Metrics:
         total.set_function(lambda: self.bad_window.read(self._clock())[1])
         squares.set_function(lambda: self.bad_window.read(self._clock())[2])
 
-    def model_loaded(self, runtime: str, device: str) -> None:
-        """Say which runtime serves, on which device."""
+    def model_loaded(self, runtime: str, device: str, fallback: bool) -> None:
+        """Say which runtime serves, on which device, and whether that should have been another."""
         self._info.labels(*self._own, runtime, device).set(1)
+        self._fallback.labels(*self._own).set(fallback)
 
     def waited(self, jobs: Iterable[Job], now: float) -> None:
         """Observe how long jobs waited that the model's thread has just pulled."""

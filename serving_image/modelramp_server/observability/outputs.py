@@ -1,11 +1,12 @@
 """Watches what the model says for numbers that are none: NaN and infinities are answered as they are, and counted."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from modelramp_server.protocol.tensors import Array
-from modelramp_server.runtime.base import Runtime
+from modelramp_server.runtime.base import Runtime, TakesParams
 
 
 class FiniteCheck:
@@ -17,16 +18,38 @@ class FiniteCheck:
         self.inputs = runtime.inputs
         self.outputs = runtime.outputs
         self.named_outputs = runtime.named_outputs
+        self.fallback = runtime.fallback
         self._predict = runtime.predict
         self._found = found
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """What the runtime says."""
-        outputs = self._predict(inputs)
+        return self._looked_at(self._predict(inputs))
+
+    def _looked_at(self, outputs: dict[str, Array]) -> dict[str, Array]:
         for array in outputs.values():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 self._found(_rows(array))
         return outputs
+
+
+class FiniteCheckWithParams(FiniteCheck):
+    """The same of a runtime that takes params."""
+
+    def __init__(self, runtime: Runtime, with_params: TakesParams, found: Callable[[int], None]) -> None:
+        super().__init__(runtime, found)
+        self._predict_with = with_params.predict_with
+
+    def predict_with(self, inputs: Mapping[str, Array], params: Mapping[str, Any]) -> dict[str, Array]:
+        """What the runtime says."""
+        return self._looked_at(self._predict_with(inputs, params))
+
+
+def watched(runtime: Runtime, found: Callable[[int], None]) -> Runtime:
+    """The runtime, its outputs looked at; `found` is told how many rows are not finite."""
+    if isinstance(runtime, TakesParams):
+        return FiniteCheckWithParams(runtime, runtime, found)
+    return FiniteCheck(runtime, found)
 
 
 def _rows(array: Array) -> int:

@@ -10,11 +10,13 @@ class Runtime(Protocol):
     """A loaded model. Called from one thread only.
 
     `predict` takes every declared input by name, with the declared datatype and rank, and answers every output
-    by name. Inputs and outputs of a batch share their first axis.
+    by name. Inputs and outputs of a batch share their first axis. `fallback` says why the device is not the GPU that
+    was looked for, or is empty.
     """
 
     name: str
     device: str
+    fallback: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     named_outputs: bool
@@ -52,6 +54,12 @@ class MissingPackages(ModelProblem):
     reason = "MissingPackages"
 
 
+class DeviceUnavailable(ModelProblem):
+    """INFERENCE_DEVICE asks for a GPU, and there is none that the runtime can use."""
+
+    reason = "DeviceUnavailable"
+
+
 class ArtifactDamaged(ModelProblem):
     """Files of the model are missing, empty or unreadable."""
 
@@ -68,3 +76,8 @@ class WarmupFailed(ModelProblem):
     """The model loaded, and failed on every input that fits its declared inputs."""
 
     reason = "WarmupFailed"
+
+
+def first_line(error: BaseException) -> str:
+    """An exception as one line of text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:500]

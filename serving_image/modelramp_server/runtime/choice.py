@@ -1,11 +1,12 @@
-"""Which runtime serves a model: native flavours first, in the order in which they serve fastest."""
+"""Which runtime serves a model: native flavours first, in the order in which they serve fastest; pyfunc last."""
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 from modelramp_server.runtime.base import LoadFailed, MissingPackages, ModelProblem, Runtime, UnsupportedModel
 from modelramp_server.runtime.mlmodel import MLmodel
-from modelramp_server.runtime.policy import refuse_code
+from modelramp_server.runtime.policy import add_code, check_code
 from modelramp_server.settings import Device, RuntimeName
 
 # Flavour in MLmodel -> (runtimes that serve it, the modules they import, the packages to install for them).
@@ -13,11 +14,16 @@ _FLAVORS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "onnx": (("onnx",), {"onnxruntime": "onnxruntime"}),
     "pytorch": (("torch", "torchscript"), {"torch": "torch"}),
     "sklearn": (("sklearn",), {"sklearn": "scikit-learn", "skops": "skops"}),
+    "keras": (("keras",), {"keras": "keras", "torch": "torch"}),
+    "python_function": (("pyfunc",), {"mlflow": "mlflow-skinny", "pandas": "pandas"}),
 }
+_PYFUNC = "python_function"
+# Flavours whose library has another name.
+_MODULES = {"pytorch": "torch", "spark": "pyspark"}
 
 
 def choose(model: MLmodel, insist: RuntimeName) -> str:
-    """The flavour to serve.
+    """The flavour to serve. python_function stands beside nearly every other: it is taken where no other is served.
 
     Raises:
         UnsupportedModel: no flavour that any runtime serves, or not the runtime insisted on, or code.
@@ -31,11 +37,12 @@ def choose(model: MLmodel, insist: RuntimeName) -> str:
             f"the model has the flavours {sorted(model.flavors)}, none of which is served{wish}; "
             f"log it as one of {sorted(_FLAVORS)}"
         )
-    for flavor in served:
-        if not missing_packages(flavor):
+    native = [flavor for flavor in served if flavor != _PYFUNC] or served
+    for flavor in native:
+        if not _missing(model, flavor):
             return flavor
-    missing = missing_packages(served[0])
-    raise MissingPackages(f"the {served[0]} flavour needs {', '.join(missing)}, not in this image")
+    missing = ", ".join(_missing(model, native[0]))
+    raise MissingPackages(f"the {native[0]} flavour needs {missing}, not in this image")
 
 
 def packages(flavor: str) -> set[str]:
@@ -43,24 +50,20 @@ def packages(flavor: str) -> set[str]:
     return set(_FLAVORS[flavor][1].values())
 
 
-def missing_packages(flavor: str) -> list[str]:
+def _missing(model: MLmodel, flavor: str) -> list[str]:
     """Packages that the flavour's runtime needs and this image lacks."""
-    modules = _FLAVORS[flavor][1]
-    return [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
+    wanted = dict(_FLAVORS[flavor][1])
+    if flavor == _PYFUNC:
+        wanted |= dict(_loaders_libraries(model))
+    return [package for module, package in wanted.items() if importlib.util.find_spec(module) is None]
 
 
-def check_code(model: MLmodel, flavor: str, allow_code: bool) -> None:
-    """Refuse code that comes with the model, before anything is loaded.
-
-    Raises:
-        UnsupportedModel: pickles or code paths without ALLOW_CODE.
-    """
-    if flavor == "sklearn":
-        path = model.file("sklearn", "pickled_model", "model.pkl")
-        if model.flavors["sklearn"].get("serialization_format") != "skops" and path.suffix != ".skops":
-            refuse_code(f"{path.name} is a pickle", "log it with serialization_format='skops'", allow_code)
-    if flavor != "onnx" and model.flavors[flavor].get("code"):
-        refuse_code("the model brings code of its own (code_paths)", "log it without", allow_code)
+def _loaders_libraries(model: MLmodel) -> Iterator[tuple[str, str]]:
+    """The libraries that mlflow's own loaders import: a pyfunc of the flavour xgboost needs xgboost."""
+    for flavor in model.flavors:
+        if model.flavors[_PYFUNC].get("loader_module") == f"mlflow.{flavor}":
+            module = _MODULES.get(flavor, flavor)
+            yield module, module
 
 
 def load(model: MLmodel, insist: RuntimeName, device: Device, allow_code: bool) -> Runtime:
@@ -71,6 +74,7 @@ def load(model: MLmodel, insist: RuntimeName, device: Device, allow_code: bool) 
     """
     flavor = choose(model, insist)
     check_code(model, flavor, allow_code)
+    add_code(model, flavor)
     try:
         return _build(flavor, model, device, allow_code)
     except ModelProblem:
@@ -89,6 +93,14 @@ def _build(flavor: str, model: MLmodel, device: Device, allow_code: bool) -> Run
         from modelramp_server.runtime.torch import TorchRuntime
 
         return TorchRuntime(model, device, allow_code)
-    from modelramp_server.runtime.sklearn import SklearnRuntime
+    if flavor == "sklearn":
+        from modelramp_server.runtime.sklearn import SklearnRuntime
 
-    return SklearnRuntime(model, allow_code)
+        return SklearnRuntime(model, device, allow_code)
+    if flavor == "keras":
+        from modelramp_server.runtime.keras import KerasRuntime
+
+        return KerasRuntime(model, device, allow_code)
+    from modelramp_server.runtime.pyfunc import PyfuncRuntime
+
+    return PyfuncRuntime(model, device)

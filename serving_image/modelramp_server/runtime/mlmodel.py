@@ -26,6 +26,7 @@ _FILE_FIELDS = {
     "sklearn": ("pickled_model",),
     "onnx": ("data",),
     "pytorch": ("model_data",),
+    "keras": ("data",),
 }
 
 

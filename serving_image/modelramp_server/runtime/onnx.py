@@ -1,13 +1,16 @@
 """ONNX models on onnxruntime. The graph declares its own inputs and outputs; nothing else is needed to run it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from modelramp_server.protocol.tensors import Array, TensorSpec
-from modelramp_server.runtime.base import LoadFailed, UnsupportedModel
+from modelramp_server.runtime.base import LoadFailed, UnsupportedModel, first_line
+from modelramp_server.runtime.cpus import cpus
+from modelramp_server.runtime.device import Placement, gpu_visible, place
 from modelramp_server.runtime.mlmodel import MLmodel
 from modelramp_server.settings import Device
 
@@ -27,6 +30,7 @@ _DATATYPES = {
     "tensor(string)": "BYTES",
 }
 _QUIET = 3
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class OnnxRuntime:
@@ -41,20 +45,16 @@ class OnnxRuntime:
         Raises:
             LoadFailed: onnxruntime refuses the file.
             UnsupportedModel: an input is no tensor.
+            DeviceUnavailable: `cuda` is wanted and can't be had.
         """
         path = model.file("onnx", "data", "model.onnx")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _QUIET
         # Idle threads that spin take the cores that the event loop needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        available = onnxruntime.get_available_providers()
-        cuda = device != "cpu" and "CUDAExecutionProvider" in available
-        providers = ["CUDAExecutionProvider"] * cuda + ["CPUExecutionProvider"]
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:
-            raise LoadFailed(f"onnxruntime can't load {path.name}: {first_line(error)}") from error
-        self.device = "cuda" if self._session.get_providers()[0].startswith("CUDA") else "cpu"
+        options.intra_op_num_threads = cpus()
+        self._session, placement = _session(path, options, device)
+        self.device, self.fallback = placement.device, placement.fallback
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs() if node.type in _DATATYPES)
         self._names = [node.name for node in self._session.get_outputs()]
@@ -65,9 +65,24 @@ class OnnxRuntime:
         return {name: _as_array(value) for name, value in zip(self._names, values, strict=True)}
 
 
-def first_line(error: BaseException) -> str:
-    """An exception as one line of text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+def _session(path: Path, options: Any, device: Device) -> tuple[Any, Placement]:
+    built = _CUDA in onnxruntime.get_available_providers()
+    obstacle = "" if built else "onnxruntime in this image has no CUDA provider"
+    placement = place(device, obstacle, expected=gpu_visible())
+    session = _open(path, options, placement.device)
+    if placement.device == "cuda" and session.get_providers()[0] != _CUDA:
+        placement = place(device, "onnxruntime could not start its CUDA provider", expected=True)
+    return session, placement
+
+
+def _open(path: Path, options: Any, device: str) -> Any:
+    if device == "cuda":
+        onnxruntime.preload_dlls()  # the CUDA libraries of the nvidia-* packages
+    providers = [_CUDA, _CPU] if device == "cuda" else [_CPU]
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:
+        raise LoadFailed(f"onnxruntime can't load {path.name}: {first_line(error)}") from error
 
 
 def _spec(node: Any) -> TensorSpec:

