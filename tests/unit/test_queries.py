@@ -263,6 +263,8 @@ async def test_what_fails_by_the_counters_fails_whatever_prometheus_says() -> No
 
 # What the operator will not ask
 
+NOT_ALLOWED = "namespace shop may not ask the source 'main'; ask the operator's administrator"
+
 
 def refusals(status: dict[str, Any]) -> list[tuple[str, str]]:
     return [(c["reason"], c["message"]) for c in status["conditions"] if c["type"] == "QueryRefused"]
@@ -273,7 +275,7 @@ def refusals(status: dict[str, Any]) -> list[tuple[str, str]]:
     [
         ({**ASKED, "query": "p98"}, ("*",), "QueryNotConfigured", "source 'main' has no query 'p98', only p99-latency"),
         ({"query": "p98", "max": 1}, ("*",), "QueryNotConfigured", "the operator has no source 'default', only main"),
-        (ASKED, ("team-*",), "QueryNotAllowed", "namespace shop may not ask the source 'main'"),
+        (ASKED, ("team-*",), "QueryNotAllowed", NOT_ALLOWED),
     ],
 )
 async def test_a_candidate_gets_no_request_while_a_query_is_refused(

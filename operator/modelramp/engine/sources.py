@@ -59,7 +59,8 @@ class Sources:
                 "QueryNotConfigured", f"the operator has no source {question.source!r}, {only(self._configs)}"
             )
         if not config.allows(namespace):
-            return Refused("QueryNotAllowed", f"namespace {namespace} may not ask the source {question.source!r}")
+            told = f"namespace {namespace} may not ask the source {question.source!r}; ask the operator's administrator"
+            return Refused("QueryNotAllowed", told)
         if question.query not in config.queries:
             told = f"source {question.source!r} has no query {question.query!r}, {only(config.queries)}"
             return Refused("QueryNotConfigured", told)
