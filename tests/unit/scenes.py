@@ -39,6 +39,7 @@ def takes_over(stage: Stage) -> None:
 
 SHORT: list[dict[str, Any]] = [{"weight": 10, "hold": "5s"}, {"weight": 50, "hold": "5s"}]
 OWN_FAULTS = {
+    6: failing(died("server", "LoadFailed", "model.onnx: unsupported opset 99")),
     2: failing(died("server", "WarmupFailed", "input: 3 dimensions, the model takes 2")),
     3: failing(died("server", "OOMKilled")),
     4: failing(died("server", "Error")),
