@@ -38,12 +38,13 @@ def takes_over(stage: Stage) -> None:
 
 
 SHORT: list[dict[str, Any]] = [{"weight": 10, "hold": "5s"}, {"weight": 50, "hold": "5s"}]
+LOADS_NOT = failing(died("server", "LoadFailed", "model.onnx: unsupported opset 99"))
 OWN_FAULTS = {
-    6: failing(died("server", "LoadFailed", "model.onnx: unsupported opset 99")),
     2: failing(died("server", "WarmupFailed", "input: 3 dimensions, the model takes 2")),
     3: failing(died("server", "OOMKilled")),
     4: failing(died("server", "Error")),
     5: Behaviour(ready_after=math.inf),
+    6: LOADS_NOT,
 }
 UNDECIDED: dict[str, Any] = {"steps": SHORT, "analysis": {"maxDuration": "30s"}}
 ABORTS: dict[str, Any] = {"steps": SHORT, "analysis": {"maxDuration": "30s", "onInconclusive": "Abort"}}
@@ -60,22 +61,23 @@ SCENES = {
     "fails": Scene(later={2: Behaviour(bad_rate=0.1)}),
     "approved": Scene({"steps": [STEPS[0], APPROVAL, STEPS[1]]}),
     "no room": Scene(later={2: failing(UNSCHEDULABLE)}),
-    "does not load": Scene(later={2: failing(died("server", "LoadFailed", "model.onnx: unsupported opset 99"))}),
+    "does not load": Scene(later={2: LOADS_NOT}),
     "rolled back": Scene(),
     "nothing to serve yet": Scene(asks=False, prepare=lambda stage: stage.world.aliases.clear()),
     "a first revision that does not come": Scene(
         {"progressDeadline": "20s"}, {1: Behaviour(ready_after=40)}, asks=False
     ),
+    "a first revision that does not load": Scene(later={1: LOADS_NOT}, asks=False),
     "no such version": Scene(asks=False, prepare=sets(deleted_versions={7})),
     "the name is taken": Scene(asks=False, prepare=sets(foreign="Service digits")),
     "a mistake in the spec": Scene(asks=False),
     "the registry is away": Scene(asks=False),
     "a place in line": Scene(asks=False),
-    "frozen": Scene(asks=False),
+    "frozen": Scene(asks=False, prepare=sets(time=1_780_000_000.0)),
     "a person holds it": Scene({"steps": [SHORT[0], {"pause": {}}, STEPS[1]]}),
     "no verdict": Scene(UNDECIDED, prepare=sets(rps=10.0)),
     "no verdict and no person": Scene(ABORTS, prepare=sets(rps=10.0)),
-    "stable is down": Scene(),
+    "stable is down": Scene(later={2: Behaviour(ready_after=5)}),
     "drift": Scene({"steps": [{"weight": 50, "hold": "2m"}]}, {1: Behaviour(classes=EVEN), 2: Behaviour(classes=LAZY)}),
     "rejected": Scene({"progressDeadline": "10s"}, OWN_FAULTS),
     "held on failure": Scene({"onFailure": "Pause"}, {2: Behaviour(bad_rate=0.3)}),

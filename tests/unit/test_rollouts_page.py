@@ -12,7 +12,7 @@ from modelramp.adapters import faults
 from modelramp.api.status import Cause, Phase
 from modelramp.domain.commands import VERBS
 from modelramp.domain.conditions import ABNORMAL
-from tests.unit.happenings import happen
+from tests.unit.happenings import HAPPENS, happen
 from tests.unit.played import PAGE, ROOT, Stage, blocks, is_head
 from tests.unit.scenes import SCENES
 
@@ -94,26 +94,56 @@ def test_every_word_that_is_told_is_explained() -> None:
 NOT_PLAYED = {
     "Progressing": "a condition's reason beside an empty status.reason, which no pass of this release writes",
 }
-TABLES = ("phase", "reason", "condition", "event", "action")
+TABLES = {
+    "phase": {"PHASE"},
+    "reason": {"REASON", "CONDITION REASON"},
+    "condition": {"CONDITION"},
+    "event": {"TYPE REASON", "ACTION"},
+    "action": {"ACTION"},
+    "verb": {"$"},
+}
+"""Under which column heads the words of each table are to be seen."""
 
 
-def told(lines: list[str]) -> set[str]:
-    """The cells of what is shown, and the verbs of the commands."""
-    shown = {text for line in lines if line[0] not in "#$" and not is_head(line) for text in re.split(r" {2,}", line)}
-    return shown | {verb for line in lines for verb in re.findall(r"^\$ .*modelramp\.dev/(\w+)=", line)}
+def columns(head: str, line: str) -> Iterator[tuple[str, str]]:
+    """Each cell, under the head whose place it has."""
+    heads = list(re.finditer(r"\w+", head))
+    ends = [*(each.start() for each in heads[1:]), None]
+    first = f"{heads[0][0]} " if heads[0][0] in ("TYPE", "CONDITION", "ACTION") else ""
+    for each, end in zip(heads, ends, strict=True):
+        yield (each[0] if each is heads[0] else first + each[0]), line[each.start() : end].strip()
 
 
-def entries() -> Iterator[list[str]]:
-    """The words that a row of the tables explains; one of kubelet's many stands for the others."""
-    for table in re.findall(rf"^\| (?:{'|'.join(TABLES)}) \|.*\n((?:\|.*\n)+)", PAGE, flags=re.MULTILINE):
+def told() -> dict[str, set[str]]:
+    """All that the page shows, by column; under ``$`` the verbs of the commands."""
+    found: dict[str, set[str]] = {}
+    for lines in blocks().values():
+        head = ""
+        for line in lines:
+            head = line if is_head(line) else head
+            commands = [("$", verb) for verb in re.findall(r"^\$ .*modelramp\.dev/(\w+)=", line)]
+            for column, text in commands if line[0] in "#$" else columns(head, line):
+                found.setdefault(column, set()).add(text)
+    return found
+
+
+def entries() -> Iterator[tuple[str, set[str]]]:
+    """Table, and the words that one of its rows explains."""
+    for name, table in re.findall(rf"^\| ({'|'.join(TABLES)}) \|.*\n((?:\|.*\n)+)", PAGE, flags=re.MULTILINE):
         for row in table.splitlines()[1:]:
-            yield re.findall(r"\b(?:[A-Z]+[a-z]+)+\b", row.split("|")[1])
+            yield name, set(re.findall(r"\b(?:[A-Z]+[a-z]+)+\b|^ [a-z]+ $", row.split("|")[1]))
 
 
 def test_every_word_that_is_told_is_shown() -> None:
-    shown = {word for lines in blocks().values() for word in told(lines)}
-    assert sorted(every_word() - shown) == sorted(NOT_PLAYED)
-    assert [row for row in entries() if row and not shown & set(row)] == []
+    assert sorted(every_word() - set().union(*told().values())) == sorted(NOT_PLAYED)
+
+
+def test_every_row_of_the_tables_is_shown() -> None:
+    """One of kubelet's many words stands for the others of its row."""
+    shown = {table: set().union(*(told()[column] for column in where)) for table, where in TABLES.items()}
+    rows = [(table, {word.strip() for word in words}) for table, words in entries() if words]
+    assert {table for table, _ in rows} == set(TABLES)
+    assert [(table, words) for table, words in rows if not words & shown[table]] == []
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -132,5 +162,7 @@ async def test_what_the_page_shows_is_what_people_see(name: str) -> None:
             await stage.until(head, line)
 
 
-def test_each_block_has_a_scene() -> None:
+def test_no_scene_and_nothing_that_may_happen_is_left_over() -> None:
     assert set(blocks()) == set(SCENES)
+    words = [line.removeprefix("# ") for lines in blocks().values() for line in lines if line[0] == "#"]
+    assert [pattern for pattern in HAPPENS if not any(re.fullmatch(pattern, it) for it in words)] == []
