@@ -15,6 +15,8 @@ GATEWAY_SPEC: dict[str, Any] = {
     "traffic": {"gateway": {"parentRefs": [{"name": "public", "namespace": "edge"}], "hostnames": ["digits.test"]}},
 }
 
+REFUSED = {"Accepted": "NoMatchingListenerHostname", "ResolvedRefs": "BackendNotFound"}
+
 
 def agreed(generation: int, **refused: str) -> list[Object]:
     """A parent's conditions; ``refused`` names those that are False, with their message."""
@@ -22,7 +24,7 @@ def agreed(generation: int, **refused: str) -> list[Object]:
         {
             "type": kind,
             "status": "False" if kind in refused else "True",
-            "reason": kind,
+            "reason": REFUSED[kind] if kind in refused else kind,
             "message": refused.get(kind, ""),
             "observedGeneration": generation,
         }

@@ -263,6 +263,8 @@ async def test_what_fails_by_the_counters_fails_whatever_prometheus_says() -> No
 
 # What the operator will not ask
 
+MEND = "mend analysis.queries, or ask the operator's administrator"
+
 
 def refusals(status: dict[str, Any]) -> list[tuple[str, str]]:
     return [(c["reason"], c["message"]) for c in status["conditions"] if c["type"] == "QueryRefused"]
@@ -271,9 +273,24 @@ def refusals(status: dict[str, Any]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("asked", "namespaces", "reason", "message"),
     [
-        ({**ASKED, "query": "p98"}, ("*",), "QueryNotConfigured", "source 'main' has no query 'p98', only p99-latency"),
-        ({"query": "p98", "max": 1}, ("*",), "QueryNotConfigured", "the operator has no source 'default', only main"),
-        (ASKED, ("team-*",), "QueryNotAllowed", "namespace shop may not ask the source 'main'"),
+        (
+            {**ASKED, "query": "p98"},
+            ("*",),
+            "QueryNotConfigured",
+            f"source 'main' has no query 'p98', only p99-latency; {MEND}",
+        ),
+        (
+            {"query": "p98", "max": 1},
+            ("*",),
+            "QueryNotConfigured",
+            f"the operator has no source 'default', only main; {MEND}",
+        ),
+        (
+            ASKED,
+            ("team-*",),
+            "QueryNotAllowed",
+            "namespace shop may not ask the source 'main'; ask the operator's administrator",
+        ),
     ],
 )
 async def test_a_candidate_gets_no_request_while_a_query_is_refused(

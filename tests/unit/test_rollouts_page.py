@@ -1,24 +1,21 @@
-"""docs/rollouts.md is what people read at three in the morning: it knows every word that the operator says, and what it
-shows of kubectl is what the operator writes."""
+"""docs/rollouts.md is what people read at three in the morning: it knows every word that the operator says, shows each,
+and what it shows of kubectl is what the operator writes."""
 
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from functools import cache
 
 import pytest
-import yaml
 
 from modelramp.adapters import faults
 from modelramp.api.status import Cause, Phase
 from modelramp.domain.commands import VERBS
 from modelramp.domain.conditions import ABNORMAL
-from modelramp.domain.world import Fault
-from tests.unit.simulation import Behaviour, Operator, SimulatedWorld, spec
+from tests.unit.happenings import HAPPENS, happen
+from tests.unit.played import PAGE, ROOT, Stage, blocks, is_head
+from tests.unit.scenes import SCENES
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs/rollouts.md").read_text()
 WORD = re.compile(r"([A-Z][a-z]+)+")
 SEVERAL = re.compile(r"([A-Z]+[a-z]+){2,}")
 TELLS = {
@@ -79,108 +76,93 @@ def explained() -> set[str]:
     return {word for row in rows for word in re.findall(r"\w+", row)}
 
 
-def test_every_word_that_is_told_is_explained() -> None:
-    words = {*spoken(), *(phase.value for phase in Phase), *(cause.value for cause in Cause)} - KUBELETS
-    assert len(words) > 70, "what tells them has other names now"
-    assert sorted(words - explained()) == []
-
-
-def test_faults_of_the_model_and_conditions_and_commands_are_explained() -> None:
+@cache
+def every_word() -> set[str]:
+    """Phases, reasons, events, conditions and commands."""
     conditions = {"".join(part.capitalize() for part in rule.__name__.split("_")) for rule in ABNORMAL}
-    assert conditions | faults.MODELS_OWN | set(VERBS) <= explained()
+    named = {*(phase.value for phase in Phase), *(cause.value for cause in Cause)}
+    return ({*spoken()} | named | conditions | faults.MODELS_OWN | set(VERBS)) - KUBELETS
+
+
+def test_every_word_that_is_told_is_explained() -> None:
+    assert len(every_word()) > 90, "what tells them has other names now"
+    assert sorted(every_word() - explained()) == []
 
 
 # What kubectl shows
 
-COLUMNS = yaml.safe_load((ROOT / "crds/modeldeployments.yaml").read_text())["spec"]["versions"][0][
-    "additionalPrinterColumns"
-]
-
-
-def cell(status: dict[str, Any], path: str) -> str:
-    """One printer column; kubectl leaves it empty where there is nothing."""
-    found: Any = {"status": status}
-    for name, kind in re.findall(r"\.(\w+)|\[\?\(@\.type==\"(\w+)\"\)\]", path):
-        of_kind = [each for each in found or () if each["type"] == kind] if kind else []
-        found = next(iter(of_kind), None) if kind else (found or {}).get(name)
-    return "" if found is None else str(found)
-
-
-def shown(status: dict[str, Any]) -> str:
-    """The line of `kubectl get mdep -o wide`, without the age."""
-    cells = ["digits", *(cell(status, c["jsonPath"]) for c in COLUMNS if c["name"] != "Age")]
-    return " ".join(cells)
-
-
-LATER = {
-    "fails": Behaviour(bad_rate=0.1),
-    "no room": Behaviour(
-        fault=Fault("Unschedulable", "0/3 nodes are available: insufficient memory", models_own=False)
-    ),
-    "does not load": Behaviour(fault=Fault("LoadFailed", "model.onnx: unsupported opset 99", models_own=True)),
+NOT_PLAYED = {
+    "Progressing": "a condition's reason beside an empty status.reason, which no pass of this release writes",
 }
-STEPS: list[dict[str, Any]] = [{"weight": 10, "hold": "1m"}, {"weight": 50, "hold": "1m"}]
-APPROVAL = {"pause": {"approval": "release"}}
+TABLES = {
+    "phase": {"PHASE"},
+    "reason": {"REASON", "CONDITION REASON"},
+    "condition": {"CONDITION"},
+    "event": {"TYPE REASON", "ACTION"},
+    "action": {"ACTION"},
+    "verb": {"$"},
+}
+"""Under which column heads the words of each table are to be seen."""
 
 
-class Watched:
-    """Version 2 after version 1, under steps as shipped; what kubectl would show meanwhile."""
-
-    def __init__(self, name: str) -> None:
-        steps = [STEPS[0], APPROVAL, STEPS[1]] if name == "approved" else STEPS
-        self.world = SimulatedWorld(spec(steps=steps, bake="1m"))
-        self.world.behaviours[2] = LATER.get(name, Behaviour())
-        self.operator = Operator(self.world)
-        self.lines: list[str] = []
-
-    async def work(self, seconds: float) -> None:
-        end = self.world.time + seconds
-        while self.world.time < end:
-            await self.operator.step_if_due()
-            self.lines.append(shown(self.world.status))
-            self.world.tick(0.5)
-
-    def command(self, verb: str) -> None:
-        status = self.world.status
-        target = status.get("candidate") or status["former"][0]
-        self.world.command(verb, f"{target['revision']}#1")
+def columns(head: str, line: str) -> Iterator[tuple[str, str]]:
+    """Each cell, under the head whose place it has."""
+    heads = list(re.finditer(r"\w+", head))
+    ends = [*(each.start() for each in heads[1:]), None]
+    first = f"{heads[0][0]} " if heads[0][0] in ("TYPE", "CONDITION", "ACTION") else ""
+    for each, end in zip(heads, ends, strict=True):
+        yield (each[0] if each is heads[0] else first + each[0]), line[each.start() : end].strip()
 
 
-async def play(name: str) -> tuple[list[str], list[str]]:
-    """What kubectl shows of the object, and of its events."""
-    watched = Watched(name)
-    await watched.work(10)
-    watched.world.aliases["prod"] = 2
-    await watched.work(100)
-    if name == "approved":
-        watched.command("approve")
-    await watched.work(200)
-    if name == "rolled back":
-        watched.command("rollback")
-        await watched.work(60)
-    events = [f"{event.type} {event.reason} {event.message}" for event in watched.world.events]
-    return watched.lines, events
+def told() -> dict[str, set[str]]:
+    """All that the page shows, by column; under ``$`` the verbs of the commands."""
+    found: dict[str, set[str]] = {}
+    for lines in blocks().values():
+        head = ""
+        for line in lines:
+            head = line if is_head(line) else head
+            commands = [("$", verb) for verb in re.findall(r"^\$ .*modelramp\.dev/(\w+)=", line)]
+            for column, text in commands if line[0] in "#$" else columns(head, line):
+                found.setdefault(column, set()).add(text)
+    return found
 
 
-def anonymous(line: str) -> str:
-    """Its spaces as one, and whatever the revisions are called."""
-    return re.sub(r"\b[0-9a-f]{8}\b", "REVISION", " ".join(line.split()))
+def entries() -> Iterator[tuple[str, set[str]]]:
+    """Table, and the words that one of its rows explains."""
+    for name, table in re.findall(rf"^\| ({'|'.join(TABLES)}) \|.*\n((?:\|.*\n)+)", PAGE, flags=re.MULTILINE):
+        for row in table.splitlines()[1:]:
+            yield name, set(re.findall(r"\b(?:[A-Z]+[a-z]+)+\b|^ [a-z]+ $", row.split("|")[1]))
 
 
-def examples() -> dict[str, list[str]]:
-    """The page's blocks of kubectl's output, by the name of what is played."""
-    found = re.findall(r"<!-- played: ([a-z ]+) -->\n```\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert found, "docs/rollouts.md shows nothing"
-    return {name: [anonymous(line) for line in block.splitlines()] for name, block in found}
+def test_every_word_that_is_told_is_shown() -> None:
+    assert sorted(every_word() - set().union(*told().values())) == sorted(NOT_PLAYED)
 
 
-@pytest.mark.parametrize("name", ["promoted", "fails", "approved", "no room", "does not load", "rolled back"])
+def test_every_row_of_the_tables_is_shown() -> None:
+    """One of kubelet's many words stands for the others of its row."""
+    shown = {table: set().union(*(told()[column] for column in where)) for table, where in TABLES.items()}
+    rows = [(table, {word.strip() for word in words}) for table, words in entries() if words]
+    assert {table for table, _ in rows} == set(TABLES)
+    assert [(table, words) for table, words in rows if not words & shown[table]] == []
+
+
+@pytest.mark.parametrize("name", SCENES)
 async def test_what_the_page_shows_is_what_people_see(name: str) -> None:
     """In this order, though not every line."""
-    head, *rows = examples()[name]
-    lines, events = await play(name)
-    is_event = head == "TYPE REASON MESSAGE"
-    assert is_event or head == " ".join(["NAME", *(c["name"].upper() for c in COLUMNS if c["name"] != "Age")])
-    seen = map(anonymous, events if is_event else lines)
-    for row in rows:
-        assert row in seen, f"never shown, or not then: {row}"
+    stage, head = Stage(SCENES[name]), ""
+    for line in blocks()[name]:
+        if line.startswith("# "):
+            happen(stage, line.removeprefix("# "))
+            await stage.advance()
+        elif line.startswith("$ "):
+            await stage.obey(line.removeprefix("$ "))
+        elif is_head(line):
+            head = " ".join(line.split())
+        else:
+            await stage.until(head, line)
+
+
+def test_no_scene_and_nothing_that_may_happen_is_left_over() -> None:
+    assert set(blocks()) == set(SCENES)
+    words = [line.removeprefix("# ") for lines in blocks().values() for line in lines if line[0] == "#"]
+    assert [pattern for pattern in HAPPENS if not any(re.fullmatch(pattern, it) for it in words)] == []

@@ -83,7 +83,7 @@ FAULTS = {
     ),
     "fetch runs out of memory": (
         pod(fetch={"state": end(code=137, reason="OOMKilled")}),
-        ("FetchFailed", "fetch ended without saying why: exit code 137 (OOMKilled)", False),
+        ("FetchFailed", "fetch ended without saying why: exit code 137 (OOMKilled); read its log", False),
     ),
     "the model cannot be loaded": (
         pod(server={"state": end(said("LoadFailed")), "restartCount": 0}),
@@ -99,19 +99,24 @@ FAULTS = {
     ),
     "crashes again and again": (
         pod(server={"state": BACK_OFF, "lastState": end(code=139), "restartCount": 3}),
-        ("CrashLoop", "the server died 3 times, the last time with exit code 139 (Error)", True),
+        ("CrashLoop", "the server died 3 times, the last time with exit code 139 (Error); read its log", True),
     ),
     "crashed twice, runs a third time": (
         pod(server={"state": RUNNING, "lastState": end(code=134), "restartCount": 2}),
-        ("CrashLoop", "the server died 2 times, the last time with exit code 134 (Error)", True),
+        ("CrashLoop", "the server died 2 times, the last time with exit code 134 (Error); read its log", True),
     ),
     "eats all its memory": (
         pod(server={"state": BACK_OFF, "lastState": end(code=137, reason="OOMKilled"), "restartCount": 2}),
-        ("OOMKilled", "the server died 2 times, the last time with exit code 137 (OOMKilled)", True),
+        (
+            "OOMKilled",
+            "the server died 2 times, the last time with exit code 137 (OOMKilled); "
+            "raise the memory limit in spec.server.resources",
+            True,
+        ),
     ),
     "says something that is not the contract's": (
         pod(server={"state": BACK_OFF, "lastState": end("Segmentation fault"), "restartCount": 2}),
-        ("CrashLoop", "the server died 2 times, the last time with exit code 1 (Error)", True),
+        ("CrashLoop", "the server died 2 times, the last time with exit code 1 (Error); read its log", True),
     ),
     "no such image": (
         pod(fetch=waiting("ErrImagePull", "not found"), server=waiting("PodInitializing")),

@@ -90,7 +90,7 @@ def _fetch_failed(container: dict[str, Any]) -> Fault | None:
     said = _said(end)
     if said is not None:
         return _infrastructure(*said)
-    return _infrastructure("FetchFailed", f"fetch ended without saying why: {_how(end)}")
+    return _infrastructure("FetchFailed", f"fetch ended without saying why: {_how(end)}; read its log")
 
 
 def _server_failed(container: dict[str, Any]) -> Fault | None:
@@ -105,8 +105,10 @@ def _server_failed(container: dict[str, Any]) -> Fault | None:
     backing_off = container.get("state", {}).get("waiting", {}).get("reason") == "CrashLoopBackOff"
     if not backing_off and restarts < CRASHES:
         return None
-    reason = "OOMKilled" if end.get("reason") == "OOMKilled" else "CrashLoop"
-    return Fault(reason, f"the server died {max(restarts, 1)} times, the last time with {_how(end)}", models_own=True)
+    starved = end.get("reason") == "OOMKilled"
+    remedy = "raise the memory limit in spec.server.resources" if starved else "read its log"
+    message = f"the server died {max(restarts, 1)} times, the last time with {_how(end)}; {remedy}"
+    return Fault("OOMKilled" if starved else "CrashLoop", message, models_own=True)
 
 
 def _infrastructure(reason: str, message: str) -> Fault:

@@ -51,7 +51,7 @@ def _act(turn: Turn, command: Command) -> bool:
         case "abort":
             moves.abort(turn, "AbortCommanded", "taken back by command", reject=True)
         case "pause" if turn.status.phase is Phase.RAMPING:
-            moves.pause(turn, moves.COMMANDED, "paused by command")
+            moves.pause(turn, moves.COMMANDED, "paused by command; resume goes on")
         case "approve" if approval.awaited(turn):
             moves.resume(turn, "approved")
         case "resume" if turn.status.phase is Phase.PAUSED and not approval.awaited(turn):

@@ -168,10 +168,10 @@ def _since_trouble(state: EvidenceState, settings: Settings) -> str:
     """The sides as they are since the trouble began, which may be long after the analysis did."""
     now = _present(state)
     candidate = _share(now.candidate_bad, now.candidate_requests)
-    stable = _share(now.stable_bad, now.stable_requests, "")
+    stable = f", stable {_share(now.stable_bad, now.stable_requests, '')}" if now.stable_requests else ""
     if now.candidate_requests < 0.75 * state.candidate.requests:
-        return f"since it got worse, candidate {settings.event} about {candidate}, stable {stable}"
-    return f"candidate {settings.event} {candidate}, stable {stable}"
+        return f"since it got worse, candidate {settings.event} about {candidate}{stable}"
+    return f"candidate {settings.event} {candidate}{stable}"
 
 
 def _share(bad: float, requests: float, noun: str = " requests") -> str:

@@ -227,7 +227,8 @@ class Registries:
         except RegistryError as error:
             return Unreachable(f"registry {registry}: {error}")
         if found is None:
-            return Unresolved("VersionNotFound", f"model {model!r} has no version {number} in registry {registry}")
+            message = f"model {model!r} has no version {number} in registry {registry}; mend spec.model.version"
+            return Unresolved("VersionNotFound", message)
         self._versions[registry, model, number] = found
         return Resolved(found)
 
@@ -247,5 +248,6 @@ def refusal(configs: Mapping[str, RegistryConfig], key: Key, ref: ModelRef) -> U
         return Unresolved("RegistryNotConfigured", message)
     if not config.allows(key.namespace, ref.name):
         message = f"namespace {key.namespace} may not use model {ref.name!r} of registry {ref.registry}"
+        message += "; ask the operator's administrator"
         return Unresolved("NotAllowed", message)
     return None

@@ -12,6 +12,8 @@ from modelramp.ports import Key, Queries, QueryError
 
 SECONDS = 5.0  # of a pass, waiting for a turn included
 AT_ONCE = 8  # queries to one server
+ASK = "ask the operator's administrator"
+MEND = f"mend analysis.queries, or {ASK}"
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,13 @@ class Sources:
     def _refused(self, namespace: str, question: Question) -> Refused | None:
         config = self._configs.get(question.source)
         if config is None:
-            return Refused(
-                "QueryNotConfigured", f"the operator has no source {question.source!r}, {only(self._configs)}"
-            )
+            told = f"the operator has no source {question.source!r}, {only(self._configs)}; {MEND}"
+            return Refused("QueryNotConfigured", told)
         if not config.allows(namespace):
-            return Refused("QueryNotAllowed", f"namespace {namespace} may not ask the source {question.source!r}")
+            told = f"namespace {namespace} may not ask the source {question.source!r}; {ASK}"
+            return Refused("QueryNotAllowed", told)
         if question.query not in config.queries:
-            told = f"source {question.source!r} has no query {question.query!r}, {only(config.queries)}"
+            told = f"source {question.source!r} has no query {question.query!r}, {only(config.queries)}; {MEND}"
             return Refused("QueryNotConfigured", told)
         return None
 
