@@ -1,0 +1,50 @@
+"""MEMORY_LIMIT: where it comes from, and when requests are refused for it. (What clients see: test_load.py.)"""
+
+from pathlib import Path
+
+import pytest
+
+from modelramp_server.memory import MemoryWatch, container_limit, own_bytes
+from modelramp_server.protocol.errors import ShortOfMemory
+
+
+def test_refusing_ends_well_below_where_it_begins() -> None:
+    used = iter([60, 74, 75, 75, 70, 61, 59, 74])
+    watch = MemoryWatch(100, lambda: 2, lambda: next(used))
+    watch._looks = 1  # memory has just been given back
+    seen = []
+    for _ in range(8):
+        watch.look()
+        seen.append(watch.shedding)
+    assert seen == [False, False, True, True, True, True, False, False]
+    watch.check()
+    watch.shedding = True
+    with pytest.raises(ShortOfMemory, match="MEMORY_LIMIT"):
+        watch.check()
+
+
+def test_a_model_that_fills_most_of_the_limit_leaves_the_rest_to_requests() -> None:
+    used, requests = iter([90, 97, 98, 98]), iter([0, 2, 2])
+    watch = MemoryWatch(100, lambda: next(requests), lambda: next(used))
+    seen = []
+    for _ in range(3):
+        watch.look()
+        seen.append(watch.shedding)
+    assert seen == [False, False, True]
+
+
+def test_memory_that_python_has_freed_goes_back_to_the_kernel() -> None:
+    kept = [bytes(100_000) for _ in range(2000)]
+    last = bytes(100_000)
+    full = own_bytes()
+    kept.clear()
+    watch = MemoryWatch(1, lambda: 1)
+    watch.look()
+    assert full - own_bytes() > 100_000_000 and last
+
+
+@pytest.mark.parametrize(("text", "limit"), [("max\n", 0), ("536870912\n", 536870912), (f"{1 << 62}\n", 0)])
+def test_the_limit_is_the_containers(tmp_path: Path, text: str, limit: int) -> None:
+    file = tmp_path / "memory.max"
+    file.write_text(text)
+    assert container_limit((tmp_path / "none", file)) == limit
