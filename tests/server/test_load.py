@@ -244,18 +244,6 @@ def test_while_memory_is_short_only_one_request_is_served(begin: Callable[..., S
     assert [answers[0].status, server.call("POST", INFER, body(2)).status] == [200, 200]
 
 
-def test_a_large_body_is_refused_when_its_turn_has_come_and_memory_is_short(start: Any, lookup_model: Path) -> None:
-    server = start(lookup_model, memory_limit="1Gi")
-    memory = server.service.local.memory
-    memory._read = lambda: 1 << 30 if threading.current_thread().name.startswith("codec") else 100
-    memory._others = lambda: 2
-    large = body(*[9] * 200_000)
-    refused = server.call("POST", INFER, large)
-    assert refused.status == 503 and "MEMORY_LIMIT" in refused.json["error"]
-    memory._others = lambda: 1
-    assert server.call("POST", INFER, large).status == 200
-
-
 def test_rows_with_tags_never_get_each_others_answers(start: Any, lookup_model: Path, monkeypatch: Any) -> None:
     """JSON and binary, of one and more rows, some that fail, some whose client leaves, over 32 connections."""
     load = serve._load

@@ -1,6 +1,8 @@
-"""MEMORY_LIMIT: where it comes from, and when requests are refused for it. (What clients see: test_load.py.)"""
+"""MEMORY_LIMIT: where it comes from, and when requests are refused for it."""
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,3 +50,15 @@ def test_the_limit_is_the_containers(tmp_path: Path, text: str, limit: int) -> N
     file = tmp_path / "memory.max"
     file.write_text(text)
     assert container_limit((tmp_path / "none", file)) == limit
+
+
+def test_a_large_body_is_refused_when_its_turn_has_come_and_memory_is_short(start: Any, lookup_model: Path) -> None:
+    server = start(lookup_model, memory_limit="1Gi")
+    memory = server.service.local.memory
+    memory._read = lambda: 1 << 30 if threading.current_thread().name.startswith("codec") else 100
+    memory._others = lambda: 2
+    large = {"name": "x", "datatype": "INT64", "shape": [200_000], "data": [9] * 200_000}
+    refused = server.infer(large)
+    assert refused.status == 503 and "MEMORY_LIMIT" in refused.json["error"]
+    memory._others = lambda: 1
+    assert server.infer(large).status == 200
