@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from modelramp_server import serve
-from modelramp_server.memory import MemoryWatch, container_limit
-from modelramp_server.protocol.errors import ShortOfMemory
 from modelramp_server.protocol.tensors import Array
 from tests.server.served import Served, eventually
 
@@ -244,62 +242,6 @@ def test_while_memory_is_short_only_one_request_is_served(begin: Callable[..., S
     gate.open.set()
     first.join(30)
     assert [answers[0].status, server.call("POST", INFER, body(2)).status] == [200, 200]
-
-
-def test_refusing_ends_well_below_where_it_begins() -> None:
-    used = iter([60, 74, 75, 75, 70, 61, 59, 74])
-    watch = MemoryWatch(100, lambda: 2, lambda: next(used))
-    watch._looks = 1  # memory has just been given back
-    seen = []
-    for _ in range(8):
-        watch.look()
-        seen.append(watch.shedding)
-    assert seen == [False, False, True, True, True, True, False, False]
-    watch.check()
-    watch.shedding = True
-    with pytest.raises(ShortOfMemory, match="MEMORY_LIMIT"):
-        watch.check()
-
-
-def test_a_model_that_fills_most_of_the_limit_leaves_the_rest_to_requests() -> None:
-    used, requests = iter([90, 97, 98, 98]), iter([0, 2, 2])
-    watch = MemoryWatch(100, lambda: next(requests), lambda: next(used))
-    seen = []
-    for _ in range(3):
-        watch.look()
-        seen.append(watch.shedding)
-    assert seen == [False, False, True]
-
-
-def test_a_large_body_is_refused_when_its_turn_has_come_and_memory_is_short(start: Any, lookup_model: Path) -> None:
-    server = start(lookup_model, memory_limit="1Gi")
-    memory = server.service.local.memory
-    memory._read = lambda: 1 << 30 if threading.current_thread().name.startswith("codec") else 100
-    memory._others = lambda: 2
-    large = body(*[9] * 200_000)
-    refused = server.call("POST", INFER, large)
-    assert refused.status == 503 and "MEMORY_LIMIT" in refused.json["error"]
-    memory._others = lambda: 1
-    assert server.call("POST", INFER, large).status == 200
-
-
-def test_memory_that_python_has_freed_goes_back_to_the_kernel() -> None:
-    from modelramp_server.memory import own_bytes
-
-    kept = [bytes(100_000) for _ in range(2000)]
-    last = bytes(100_000)
-    full = own_bytes()
-    kept.clear()
-    watch = MemoryWatch(1, lambda: 1)
-    watch.look()
-    assert full - own_bytes() > 100_000_000 and last
-
-
-@pytest.mark.parametrize(("text", "limit"), [("max\n", 0), ("536870912\n", 536870912), (f"{1 << 62}\n", 0)])
-def test_the_limit_is_the_containers(tmp_path: Path, text: str, limit: int) -> None:
-    file = tmp_path / "memory.max"
-    file.write_text(text)
-    assert container_limit((tmp_path / "none", file)) == limit
 
 
 def test_rows_with_tags_never_get_each_others_answers(start: Any, lookup_model: Path, monkeypatch: Any) -> None:

@@ -1,102 +1,64 @@
-"""Bad requests leave nothing behind, however different they are. Run as a script for the full count: it starts a server
-of its own, and says how much larger that is after 100,000 bad requests than after 10,000."""
+"""MEMORY_LIMIT: where it comes from, and when requests are refused for it."""
 
-import gzip
-import http.client
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from itertools import islice
+import threading
 from pathlib import Path
 from typing import Any
 
-from tests.server import models
-from tests.server.served import Served, eventually, exchange
+import pytest
 
-MIB = 1024 * 1024
-INFER = "/v2/models/digits/infer"
-Request = tuple[str, str, Any, dict[str, str]]
+from modelramp_server.memory import MemoryWatch, container_limit, own_bytes
+from modelramp_server.protocol.errors import ShortOfMemory
 
 
-def bad_requests() -> Iterator[Request]:
-    """One after the other, no two alike: each carries 8 KiB of its own, wherever a server might keep them."""
-    number = 0
-    while True:
-        number += 1
-        own = f"{number:08}" * 1024
-        tensor = {"name": "x", "datatype": "INT64", "shape": [1], "data": [1]}
-        yield "POST", INFER, {"inputs": [{**tensor, "name": own}]}, {}
-        yield "POST", INFER, {"inputs": [{**tensor, "datatype": own}]}, {}
-        yield "POST", INFER, {"inputs": [tensor], "outputs": [{"name": own}]}, {}
-        yield "POST", INFER, own.encode(), {"accept-encoding": own}
-        yield "POST", INFER, gzip.compress(own.encode())[:-9], {"content-encoding": "gzip"}
-        yield "POST", INFER, b"{}", {"content-type": f"text/{own}"}
-        yield "POST", INFER, b"{}", {"x-request-timeout": own}
-        yield "POST", INFER, b"{}", {"x-request-id": own, "x-modelramp-relayed": own}
-        yield "POST", "/invocations", {"dataframe_records": [{own: 1}]}, {}
-        yield "POST", "/invocations", {"instances": [1], "params": {own: own}}, {}
-        yield "POST", "/invocations", f"{own}\n{own}\n".encode(), {"content-type": "text/csv"}
-        yield "GET", f"/{own}", None, {}
-        yield "POST", f"/v2/models/{own}/infer", b"{}", {}
-        yield "POST", f"/v2/repository/models/{own}/load", b"{}", {}
+def test_refusing_ends_well_below_where_it_begins() -> None:
+    used = iter([60, 74, 75, 75, 70, 61, 59, 74])
+    watch = MemoryWatch(100, lambda: 2, lambda: next(used))
+    watch._looks = 1  # memory has just been given back
+    seen = []
+    for _ in range(8):
+        watch.look()
+        seen.append(watch.shedding)
+    assert seen == [False, False, True, True, True, True, False, False]
+    watch.check()
+    watch.shedding = True
+    with pytest.raises(ShortOfMemory, match="MEMORY_LIMIT"):
+        watch.check()
 
 
-def send(port: int, requests: Iterator[Request]) -> None:
-    """All of them on one connection; each gets a 4xx."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    for method, path, body, headers in requests:
-        reply = exchange(connection, method, path, body, headers)
-        assert 400 <= reply.status < 500 and set(reply.json) == {"error"}, (path[:50], reply)
-        if reply.headers.get("connection") == "close":
-            connection.close()
-    connection.close()
+def test_a_model_that_fills_most_of_the_limit_leaves_the_rest_to_requests() -> None:
+    used, requests = iter([90, 97, 98, 98]), iter([0, 2, 2])
+    watch = MemoryWatch(100, lambda: next(requests), lambda: next(used))
+    seen = []
+    for _ in range(3):
+        watch.look()
+        seen.append(watch.shedding)
+    assert seen == [False, False, True]
 
 
-def resident(pid: int | str = "self") -> int:
-    """Bytes of memory that a process holds now."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def test_memory_that_python_has_freed_goes_back_to_the_kernel() -> None:
+    kept = [bytes(100_000) for _ in range(2000)]
+    last = bytes(100_000)
+    full = own_bytes()
+    kept.clear()
+    watch = MemoryWatch(1, lambda: 1)
+    watch.look()
+    assert full - own_bytes() > 100_000_000 and last
 
 
-def test_bad_requests_leave_nothing_behind(lookup_server: Served) -> None:
-    requests = bad_requests()
-    send(lookup_server.port, islice(requests, 700))
-    before = resident()
-    send(lookup_server.port, islice(requests, 2100))
-    assert resident() - before < 3 * MIB
+@pytest.mark.parametrize(("text", "limit"), [("max\n", 0), ("536870912\n", 536870912), (f"{1 << 62}\n", 0)])
+def test_the_limit_is_the_containers(tmp_path: Path, text: str, limit: int) -> None:
+    file = tmp_path / "memory.max"
+    file.write_text(text)
+    assert container_limit((tmp_path / "none", file)) == limit
 
 
-def main(first: int = 10_000, then: int = 90_000) -> None:
-    """Print the growth in MiB."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = models.onnx_folder(Path(scratch) / "model", models.lookup())
-        port = 18_080
-        command = [sys.executable, "-m", "modelramp_server", "serve", "--model", str(folder), "--name", "digits"]
-        server = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"])
-        try:
-            eventually(lambda: _ready(port))
-            requests = bad_requests()
-            send(port, islice(requests, first))
-            before = resident(server.pid)
-            send(port, islice(requests, then))
-            after = resident(server.pid)
-        finally:
-            server.terminate()
-            server.wait()
-    print(json.dumps({"after": [first, first + then], "MiB": [round(size / MIB, 2) for size in (before, after)]}))
-
-
-def _ready(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        return exchange(connection, "GET", "/v2/health/ready", None).status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
-
-
-if __name__ == "__main__":
-    main()
+def test_a_large_body_is_refused_when_its_turn_has_come_and_memory_is_short(start: Any, lookup_model: Path) -> None:
+    server = start(lookup_model, memory_limit="1Gi")
+    memory = server.service.local.memory
+    memory._read = lambda: 1 << 30 if threading.current_thread().name.startswith("codec") else 100
+    memory._others = lambda: 2
+    large = {"name": "x", "datatype": "INT64", "shape": [200_000], "data": [9] * 200_000}
+    refused = server.infer(large)
+    assert refused.status == 503 and "MEMORY_LIMIT" in refused.json["error"]
+    memory._others = lambda: 1
+    assert server.infer(large).status == 200

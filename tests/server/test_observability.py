@@ -74,7 +74,7 @@ def test_requests_wait_are_batched_and_rejected_in_numbers(start: Any, lookup_mo
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"), [(QueueFull(1), "queue_full"), (OutOfTime(1.0), "timeout"), (NotReady("x"), "not_ready")]
+    ("error", "reason"), [(QueueFull(1, 1), "queue_full"), (OutOfTime(1.0), "timeout"), (NotReady("x"), "not_ready")]
 )
 def test_an_answer_says_why_no_model_was_asked(error: Any, reason: str) -> None:
     assert error_answer(error).rejected == reason
