@@ -73,7 +73,7 @@ class Watcher:
 async def started(model: Tagging, queue: JobQueue, rows: int) -> ModelThread:
     limits = BatchLimits(rows, 0.0, 1, 30.0)
     loaded: Callable[[], Any] = lambda: (SimpleNamespace(example=None), model)  # noqa: E731
-    thread = ModelThread(loaded, queue, limits, lambda rows: None)
+    thread = ModelThread(loaded, queue, limits, lambda rows: None, lambda jobs, now: None)
     watcher = Watcher()
     thread.start(asyncio.get_running_loop(), watcher)
     await watcher.is_ready.wait()
