@@ -73,6 +73,9 @@ FAULTS = {
         "fetch", "UnsupportedModel", "model.pkl is a pickle; log it with serialization_format='skops'"
     ),
     "it needs a package": died("fetch", "MissingPackages", "the sklearn flavour needs xgboost, not in this image"),
+    "its node has no GPU": died(
+        "server", "DeviceUnavailable", "INFERENCE_DEVICE is cuda, but this machine has no GPU; set it to auto or cpu"
+    ),
     "the download dies": died("fetch", "Error"),
 }
 UNKNOWN = ClusterError("not found", status=404)
