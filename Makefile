@@ -98,6 +98,9 @@ cluster-down: setup ## Stop it, and leave nothing behind
 bench: setup ## Measure the server against its peers, in one run
 	$(PY) -m tests.bench
 
+bench-overload: setup ## Measure the server when ten times too much is asked of it
+	$(PY) -m tests.bench.overload --rounds 3
+
 bench-operator: setup ## Measure the operator with OBJECTS=1000 ModelDeployments on a real control plane: minutes
 	$(PY) -m tests.bench_operator --objects $(OBJECTS)
 
@@ -108,4 +111,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit coverage simulate soak study server server-torch integration e2e test without-node demo images crd proto settings manifests cluster-up cluster-down bench bench-operator format lock
+.PHONY: help setup check static unit coverage simulate soak study server server-torch integration e2e test without-node demo images crd proto settings manifests cluster-up cluster-down bench bench-overload bench-operator format lock
