@@ -20,6 +20,7 @@ from modelramp_server.batching.model_thread import BatchLimits, ModelThread
 from modelramp_server.batching.row_limit import RowLimit
 from modelramp_server.protocol.errors import ClientLeft, ModelFailed, OutOfTime, QueueFull, QueueSlow
 from modelramp_server.protocol.tensors import Array, TensorSpec
+from modelramp_server.runtime.mlmodel import Signature
 
 FINE, BAD, LEAVES, LATE = range(4)
 
@@ -72,7 +73,7 @@ class Watcher:
 
 async def started(model: Tagging, queue: JobQueue, rows: int) -> ModelThread:
     limits = BatchLimits(rows, 0.0, 1, 30.0)
-    loaded: Callable[[], Any] = lambda: (SimpleNamespace(example=None), model)  # noqa: E731
+    loaded: Callable[[], Any] = lambda: (SimpleNamespace(example=None, signature=Signature()), model)  # noqa: E731
     thread = ModelThread(loaded, queue, limits, lambda rows: None, lambda jobs, now: None)
     watcher = Watcher()
     thread.start(asyncio.get_running_loop(), watcher)
