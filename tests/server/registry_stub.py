@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from modelramp_server.settings import FetchSettings, ServeSettings
+
 _FILES = "/api/2.0/mlflow-artifacts/artifacts"
+FILES = ["MLmodel", "model.onnx", "weights/a.bin", "weights/b.bin"]
+DIGITS = "models:/digits/1"
 
 
 class RegistryStub:
@@ -109,3 +113,11 @@ def registry_stub(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[R
         yield stub
     finally:
         stub.stop()
+
+
+def wanted(stub: RegistryStub, target: Path, uri: str = DIGITS, **changes: Any) -> FetchSettings:
+    return FetchSettings(model_uri=uri, mlflow_tracking_uri=stub.address, model_path=str(target), **changes)
+
+
+def served(stub: RegistryStub, cache: Path, uri: str = DIGITS, **changes: Any) -> ServeSettings:
+    return ServeSettings(model_path=uri, mlflow_tracking_uri=stub.address, model_cache=cache, **changes)

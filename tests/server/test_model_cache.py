@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,8 +13,7 @@ from modelramp_server.model_store import locks
 from modelramp_server.model_store.digest import artifact_digest
 from modelramp_server.model_store.failures import RegistryUnavailable
 from modelramp_server.model_store.fetch import fetch, local_folder
-from modelramp_server.settings import FetchSettings, ServeSettings
-from tests.server.registry_stub import RegistryStub
+from tests.server.registry_stub import DIGITS, FILES, RegistryStub, served, wanted
 from tests.server.served import eventually
 
 pytestmark = [
@@ -23,21 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.usefixtures("impatient"),
 ]
-FILES = ["MLmodel", "model.onnx", "weights/a.bin", "weights/b.bin"]
-DIGITS = "models:/digits/1"
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "models" / "model"
-
-
-def wanted(stub: RegistryStub, target: Path, uri: str = DIGITS, **changes: Any) -> FetchSettings:
-    return FetchSettings(model_uri=uri, mlflow_tracking_uri=stub.address, model_path=str(target), **changes)
-
-
-def served(stub: RegistryStub, cache: Path, uri: str = DIGITS, **changes: Any) -> ServeSettings:
-    return ServeSettings(model_path=uri, mlflow_tracking_uri=stub.address, model_cache=cache, **changes)
 
 
 def command(*arguments: str, **environment: str) -> subprocess.Popen[str]:

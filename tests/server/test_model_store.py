@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -13,28 +12,13 @@ from modelramp_server.model_store.fetch import fetch, local_folder
 from modelramp_server.model_store.sources import StoreSource
 from modelramp_server.runtime.base import ArtifactDamaged
 from modelramp_server.settings import FetchSettings, ServeSettings
-from tests.server.registry_stub import RegistryStub
+from tests.server.registry_stub import FILES, RegistryStub, served, wanted
 
 pytestmark = [
     pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.usefixtures("impatient"),
 ]
-FILES = ["MLmodel", "model.onnx", "weights/a.bin", "weights/b.bin"]
-DIGITS = "models:/digits/1"
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "models" / "model"
-
-
-def wanted(stub: RegistryStub, target: Path, uri: str = DIGITS, **changes: Any) -> FetchSettings:
-    return FetchSettings(model_uri=uri, mlflow_tracking_uri=stub.address, model_path=str(target), **changes)
-
-
-def served(stub: RegistryStub, cache: Path, uri: str = DIGITS, **changes: Any) -> ServeSettings:
-    return ServeSettings(model_path=uri, mlflow_tracking_uri=stub.address, model_cache=cache, **changes)
 
 
 def test_a_fetch_that_was_cut_off_goes_on_with_the_files_that_are_missing(stub: RegistryStub, target: Path) -> None:
