@@ -20,6 +20,7 @@ from modelramp_server.batching.model_thread import BatchLimits, ModelThread
 from modelramp_server.batching.row_limit import RowLimit
 from modelramp_server.protocol.errors import ClientLeft, ModelFailed, OutOfTime, QueueFull, QueueSlow
 from modelramp_server.protocol.tensors import Array, TensorSpec
+from modelramp_server.runtime.base import WarmupFailed
 from modelramp_server.runtime.mlmodel import Signature
 
 FINE, BAD, LEAVES, LATE = range(4)
@@ -266,3 +267,13 @@ async def test_the_queue_knows_how_fast_it_drains() -> None:
     await asyncio.gather(*(queue.answer(tagged([tag]), 1, end, 60) for tag in range(100)))
     queue.end()
     assert queue.seconds_per_row >= 0.0005, "four rows take 2 ms or more"
+
+
+async def test_a_model_that_cannot_be_described_is_given_up_not_waited_for() -> None:
+    told: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+    watcher = SimpleNamespace(ready=lambda model: told.cancel(), failed=told.set_result)
+    limits = BatchLimits(1, 0.0, 1, 30.0)
+    load: Callable[[], Any] = lambda: (SimpleNamespace(example=None, signature=None), Tagging())  # noqa: E731
+    thread = ModelThread(load, JobQueue(1), limits, lambda rows: None, lambda jobs, now: None)
+    thread.start(asyncio.get_running_loop(), watcher)
+    assert isinstance(await told, WarmupFailed)

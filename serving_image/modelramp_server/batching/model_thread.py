@@ -133,6 +133,17 @@ class ModelThread:
             raise LoadFailed(f"the model can't be loaded: {str(error)[:500]}") from error
         try:
             warm = warm_up(runtime, model.example, self._limits.warmup, self._limits.of(runtime))
+            loaded = LoadedModel(
+                runtime.name,
+                runtime.device,
+                runtime.inputs,
+                runtime.outputs or warm.outputs,
+                runtime.named_outputs,
+                warm.rows,
+                Params(model.signature.params, isinstance(runtime, TakesParams)),
+                frozenset(column.name for column in model.signature.columns if not column.required),
+                runtime.fallback,
+            )
         except ModelProblem:
             raise
         except Exception as error:
@@ -140,17 +151,6 @@ class ModelThread:
             raise WarmupFailed(f"the model failed in its warm-up: {str(error)[:500]}") from error
         limit = RowLimit(warm.rows, _LONGEST * self._limits.timeout, warm.seconds)
         self.rows, self._queue.seconds_per_row = limit.rows, limit.seconds_per_row
-        loaded = LoadedModel(
-            runtime.name,
-            runtime.device,
-            runtime.inputs,
-            runtime.outputs or warm.outputs,
-            runtime.named_outputs,
-            warm.rows,
-            Params(model.signature.params, isinstance(runtime, TakesParams)),
-            frozenset(column.name for column in model.signature.columns if not column.required),
-            runtime.fallback,
-        )
         _tell(loop, watcher.ready, loaded)
         return (RowByRow(runtime) if warm.one_row else runtime), limit
 
