@@ -8,20 +8,15 @@ from typing import Any
 
 from modelramp_server.batching.forward import concatenated
 from modelramp_server.protocol.tensors import Array
-from modelramp_server.runtime.base import Runtime, TakesParams
+from modelramp_server.runtime.base import Around, Runtime, TakesParams
 
 
-class RowByRow:
+class RowByRow(Around):
     """A runtime whose rows are run one after the other."""
 
     def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime)
         self._runtime = runtime
-        self.name = runtime.name
-        self.device = runtime.device
-        self.fallback = runtime.fallback
-        self.inputs = runtime.inputs
-        self.outputs = runtime.outputs
-        self.named_outputs = runtime.named_outputs
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One forward for each row."""

@@ -5,15 +5,14 @@ runtime chosen needs: for ONNX that is onnxruntime and nothing else. A model tha
 """
 
 import importlib.util
-import json
 import logging
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from modelramp_server.model_store import environment
-from modelramp_server.runtime.base import ArtifactDamaged, MissingPackages, UnsupportedModel
+from modelramp_server.runtime.archive import document
+from modelramp_server.runtime.base import MissingPackages, UnsupportedModel
 from modelramp_server.runtime.choice import choose, packages
 from modelramp_server.runtime.mlmodel import MLmodel
 from modelramp_server.runtime.policy import check_code
@@ -74,7 +73,7 @@ def _is_pickle(model: MLmodel) -> bool:
 
 
 def _check_modules(path: Path) -> None:
-    foreign = {name.split(".")[0] for name in _modules(_schema(path))} - _KNOWN
+    foreign = {name.split(".")[0] for name in _modules(document(path, "schema.json", "skops"))} - _KNOWN
     missing = sorted(name for name in foreign if importlib.util.find_spec(name) is None)
     if missing:
         raise MissingPackages(f"{path.name} holds objects of {', '.join(missing)}, not in this image")
@@ -83,14 +82,6 @@ def _check_modules(path: Path) -> None:
             f"{path.name} holds objects of {', '.join(sorted(foreign))}; only those of scikit-learn, numpy and "
             "scipy are loaded. Log the model as ONNX"
         )
-
-
-def _schema(path: Path) -> Any:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("schema.json"))
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ArtifactDamaged(f"{path.name} is no skops file: {error}") from None
 
 
 def _modules(node: Any) -> Iterator[str]:

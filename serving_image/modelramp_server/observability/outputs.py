@@ -6,19 +6,14 @@ from typing import Any
 import numpy as np
 
 from modelramp_server.protocol.tensors import Array
-from modelramp_server.runtime.base import Runtime, TakesParams
+from modelramp_server.runtime.base import Around, Runtime, TakesParams
 
 
-class FiniteCheck:
+class FiniteCheck(Around):
     """A runtime, and a count of the rows that hold what is not finite. Looks once a forward, not once a request."""
 
     def __init__(self, runtime: Runtime, found: Callable[[int], None]) -> None:
-        self.name = runtime.name
-        self.device = runtime.device
-        self.inputs = runtime.inputs
-        self.outputs = runtime.outputs
-        self.named_outputs = runtime.named_outputs
-        self.fallback = runtime.fallback
+        super().__init__(runtime)
         self._predict = runtime.predict
         self._found = found
 

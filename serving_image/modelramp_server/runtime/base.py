@@ -26,6 +26,18 @@ class Runtime(Protocol):
         ...
 
 
+class Around:
+    """What stands around a runtime shows the same model."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.name = runtime.name
+        self.device = runtime.device
+        self.fallback = runtime.fallback
+        self.inputs = runtime.inputs
+        self.outputs = runtime.outputs
+        self.named_outputs = runtime.named_outputs
+
+
 @runtime_checkable
 class TakesParams(Protocol):
     """A runtime whose models take MLflow's `params`. `predict` runs such a model with the defaults of its signature;

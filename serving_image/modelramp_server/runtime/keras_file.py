@@ -3,12 +3,11 @@
 Keras's own safe_mode refuses Lambda layers; it has let other names through before. Here only those of Keras pass.
 """
 
-import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from modelramp_server.runtime.archive import document
 from modelramp_server.runtime.base import ArtifactDamaged, UnsupportedModel
 from modelramp_server.runtime.mlmodel import MLmodel
 
@@ -38,7 +37,7 @@ def code(file: Path) -> Iterator[str]:
     Raises:
         ArtifactDamaged: no `.keras` file.
     """
-    todo: list[Any] = [_config(file)]
+    todo: list[Any] = [document(file, "config.json", "Keras 3")]
     while todo:
         item = todo.pop()
         if isinstance(item, list):
@@ -60,11 +59,3 @@ def _foreign(item: dict[str, Any], name: str) -> bool:
     if module == "builtins":
         return name != "function"
     return isinstance(module, str) and module.split(".")[0] != "keras"
-
-
-def _config(file: Path) -> Any:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return json.loads(archive.read("config.json"))
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ArtifactDamaged(f"{file.name} is no Keras 3 file: {error}") from None
