@@ -9,10 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from modelramp_server.protocol.errors import NotReady, OutOfTime, QueueFull
 from modelramp_server.protocol.tensors import Array
 from tests.server import models
 from tests.server.candidate_stub import Candidate
+from tests.server.loopback import Loopback
 from tests.server.pair import CANDIDATE, real_pair
 from tests.server.served import OWN, Served, eventually, split
 from tests.server.test_lifecycle import run
@@ -300,7 +300,7 @@ def test_a_traceback_is_one_line_of_json() -> None:
     assert "\n" not in text and "boom" in json.loads(text)["exception"]
 
 
-class Collector:
+class Collector(Loopback):
     """Takes spans by OTLP over HTTP."""
 
     def __init__(self) -> None:
@@ -321,18 +321,7 @@ class Collector:
                 self.send_header("content-length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
+        super().__init__(Handler)
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """JSON Web Tokens: only those of the issuer, for us, in time, signed by its key; and an issuer that is away."""
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from modelramp_server.security import jwks
 from modelramp_server.security.api_keys import entry, new_key
 from modelramp_server.security.jwks import LONGEST_KEPT, SOONEST, JwksUrl
 from modelramp_server.security.refusals import CannotTell
+from tests.server.loopback import Loopback
 from tests.server.served import Served, eventually
 
 INFER = "/v2/models/digits/infer"
@@ -155,7 +155,7 @@ def test_the_file_of_keys_may_change(start: Any, lookup_model: Path, tmp_path: P
     assert infer(server, newer).status == 200
 
 
-class Issuer:
+class Issuer(Loopback):
     """An issuer's URL on loopback."""
 
     def __init__(self) -> None:
@@ -170,18 +170,8 @@ class Issuer:
                 self.end_headers()
                 self.wfile.write(issuer.body.encode())
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/keys"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
+        super().__init__(Handler)
+        self.url += "/keys"
 
 
 @pytest.fixture
