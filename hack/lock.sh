@@ -22,3 +22,10 @@ compile dev pyproject.toml --extra operator $image --extra onnx --extra sklearn 
 compile torch <(printf '%s\n' torch keras) --constraint requirements/dev.txt --no-emit-package triton \
     $(grep -ohE '^(nvidia|cuda)-[a-z0-9-]+' "requirements/server-$(IFS=-; echo "${gpu[*]}").txt" |
         grep -vE 'cuda-(runtime|cupti)|cufile' | sort -u | sed 's/^/--no-emit-package /')
+
+# The peers of make bench-server, each for an environment of its own. MLServer does not become ready on later uvloops.
+peer() { compile "../tests/bench/peers/$1" <(printf '%s\n' "$1" onnxruntime pillow "${@:2}"); }
+peer bentoml
+peer kserve
+peer litserve uvloop httptools
+peer mlserver 'uvloop<0.22'
