@@ -21,6 +21,7 @@ from .servers import ROOT, BenchFailed, Servers
 
 OUTCOME = ROOT / ".demo" / "bench-server.json"
 INTERRUPTED = 130
+WIDTH = 150  # characters, where there is no terminal
 PARTS = ("tiny", "cnn", "relay", "memory", "start")
 
 
@@ -28,6 +29,8 @@ def main() -> int:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, stderr=arguments.markdown)
+    if not console.is_terminal:
+        console.width = WIDTH
     found = Report(arguments.rounds, arguments.seconds, machine=report.machine())
     try:
         found.machine["wrk"] = wrk.ensure(console.print)

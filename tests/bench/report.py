@@ -98,7 +98,7 @@ def show(console: Console, report: Report) -> None:
         for index, column in enumerate(table.columns):
             shown.add_column(column, justify="right" if index > 1 else "left")
         for row in table.rows:
-            shown.add_row(*row)
+            shown.add_row(*(cell.replace(" (", "\n(") if index else cell for index, cell in enumerate(row)))
         console.print(shown)
 
 

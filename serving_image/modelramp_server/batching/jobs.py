@@ -61,6 +61,7 @@ class JobQueue:
 
     def __init__(self, limit: int) -> None:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._new: list[Job] = []
         self._limit = limit
         self._rows = 0
         self.waiting = 0
@@ -102,13 +103,22 @@ class JobQueue:
         timer = loop.call_later(max(0.0, deadline - time.monotonic()), _expire, job)
         self.waiting += 1
         self._rows += rows
-        self._jobs.put(job)
+        if not self._new:
+            loop.call_soon(self._hand_over)
+        self._new.append(job)
         try:
             return await job.future
         finally:
             timer.cancel()
             self.waiting -= 1
             self._rows -= rows
+
+    def _hand_over(self) -> None:
+        """What came in one turn of the event loop goes to the model together: a thread that is woken for the first
+        would only take the interpreter from the second."""
+        for job in self._new:
+            self._jobs.put(job)
+        self._new.clear()
 
     def pull(self, rows: int, delay: float) -> list[Job] | None:
         """Wait for a job, then take what is there, up to `rows` rows; None when the queue has ended.
