@@ -38,12 +38,12 @@ _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository(in
 
 
 class App:
-    """Routes of the server. `draining` is set on SIGTERM: not ready, still answering. `folder` is the model's."""
+    """Routes of the server. `draining` is set on SIGTERM: not ready, still answering. `folder`: the model's."""
 
     def __init__(
         self,
         local: LocalModel,
-        folder: Path,
+        folder: Path | None,
         traffic: Answering,
         metrics: Metrics,
         payload_limit: int,
@@ -183,6 +183,8 @@ class App:
     def _ready(self, document: dict[str, object]) -> Answer:
         if self.draining:
             raise NotReady("the server is shutting down")
+        if waits := self.local.waits():
+            raise NotReady(waits)
         if self.local.model is None:
             raise NotReady(f"the model {self.local.name} is loading")
         if trouble := self.local.trouble():
@@ -216,8 +218,8 @@ class App:
         return Answer(200, orjson.dumps(document))
 
     def _repository_index(self) -> Answer:
-        state = "UNAVAILABLE" if self.local.model is None else "READY"
-        reason = "loading" if self.local.model is None else ""
+        reason = self.local.waits() or ("loading" if self.local.model is None else "")
+        state = "UNAVAILABLE" if reason else "READY"
         return json_answer(
             200, [{"name": self.local.name, "version": self.local.version, "state": state, "reason": reason}]
         )

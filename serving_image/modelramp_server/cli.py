@@ -63,7 +63,7 @@ def _run(settings: CommonSettings) -> None:
     elif isinstance(settings, ServeSettings):
         from modelramp_server.serve import serve
 
-        serve(settings, fetch.local_folder(settings))
+        serve(settings, fetch.served_folder(settings))
 
 
 class _Parser(ArgumentParser):

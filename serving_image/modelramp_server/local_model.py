@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.model_thread import LoadedModel
 from modelramp_server.dialects import Dialect, dialects
 from modelramp_server.exchange import Answer, Header, InferenceRequest, compressed, error_answer, plain
@@ -24,15 +23,35 @@ _OFF_LOOP = 256 * 1024
 _COMPRESSED_OFF_LOOP = 32 * 1024
 
 
+class Asked(Protocol):
+    """Who answers checked inputs, or raises ServingError: the queue of the model in this process, or the server behind
+    this one."""
+
+    def admit(self, rows: int, deadline: float) -> None:
+        """Refuse what could not be answered in its time."""
+
+    async def answer(
+        self,
+        inputs: dict[str, Array],
+        rows: int,
+        deadline: float,
+        budget: float,
+        params: bytes,
+        client: Mapping[str, Any],
+    ) -> dict[str, Array]:
+        """The outputs by name."""
+        ...
+
+
 class LocalModel:
-    """Answers inference requests with the model in this process; never raises, every error is an answer."""
+    """Answers inference requests as this version's model; never raises, every error is an answer."""
 
     def __init__(
         self,
         name: str,
         version: str,
         revision: str,
-        queue: JobQueue,
+        asked: Asked,
         on_failure: Callable[[ModelProblem], None],
         workers: int,
     ) -> None:
@@ -43,7 +62,8 @@ class LocalModel:
         self.on_ready: Callable[[LoadedModel], None] = lambda model: None
         self.memory = MemoryWatch(0, lambda: 0)
         self.trouble: Callable[[], str] = lambda: ""
-        self._queue = queue
+        self.waits: Callable[[], str] = lambda: ""
+        self._asked = asked
         self._dialects = dialects(name, version)
         self._on_failure = on_failure
         self._codec = ThreadPoolExecutor(workers, thread_name_prefix="codec")
@@ -95,12 +115,12 @@ class LocalModel:
 
     async def _infer(self, request: InferenceRequest) -> Answer:
         model, dialect = self.loaded(), self._dialects[request.route]
-        self._queue.admit(1, request.deadline)  # before the work of decoding
+        self._asked.admit(1, request.deadline)  # before the work of decoding
         size = _OFF_LOOP if request.encoding else len(request.body)
         decoded = await self._codec_call(
             size, lambda: dialect.decode(plain(request), model), before=self.memory.check_now
         )
-        outputs = await self._queue.answer(
+        outputs = await self._asked.answer(
             decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params, request.client
         )
         try:

@@ -44,6 +44,7 @@ _REFUSALS = {
     "413": "The body is over PAYLOAD_LIMIT, as it came or decompressed",
     "415": "The content type or coding is not served",
     "500": "The model failed on this input",
+    "502": "The server that runs the model (UPSTREAM) can't be reached, or answers nonsense",
     "503": "Loading, draining or full: try again after Retry-After",
     "504": "Not answered within the request's budget",
 }

@@ -9,13 +9,16 @@ from modelramp_server.protocol.tensors import TensorSpec
 
 def info(local: LocalModel, draining: bool) -> Answer:
     """The server, its model, and how they fare. Answers while the model loads."""
-    state = "draining" if draining else "loading" if local.model is None else "ready"
+    waits = local.waits()
+    state = "draining" if draining else "waiting" if waits else "loading" if local.model is None else "ready"
     document: dict[str, object] = {
         "name": "modelramp",
         "version": package_version("modelramp"),
         "state": state,
         "model": _identity(local),
     }
+    if waits:
+        document["reason"] = waits
     if local.model is not None:
         document |= {"runtime": local.model.runtime, "device": local.model.device}
     return json_answer(200, document)

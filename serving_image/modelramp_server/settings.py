@@ -5,7 +5,8 @@ import socket
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -86,6 +87,9 @@ class ServeSettings(CommonSettings):
     grpc_port: int | None = Field(
         default=None, ge=0, le=65535, description="port of V2 gRPC; not set: none; 0 picks one"
     )
+    upstream: str = Field(
+        default="", description="address of a V2 server that runs the model in place of this process, such as Triton"
+    )
     inference_device: Device = Field(default="auto", description="auto takes a GPU if there is one; cuda insists")
     batch_size: int = Field(
         default=32, ge=1, description="rows at most in one forward; how many are worth it is measured"
@@ -123,6 +127,26 @@ class ServeSettings(CommonSettings):
     access_log: bool = Field(default=False, description="log a line for every request")
     tracing: bool = Field(default=False, description="OpenTelemetry spans by OTLP (OTEL_EXPORTER_OTLP_ENDPOINT)")
     hostname: str = Field(default_factory=socket.gethostname, description="tells replicas apart")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upstream_has_the_model(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("upstream"):
+            given.setdefault("model_path", "")
+        return given
+
+    @model_validator(mode="after")
+    def _upstreams_model_has_a_name(self) -> Self:
+        if self.upstream and not self.model_name:
+            raise ValueError("UPSTREAM (--upstream) is set without MODEL_NAME (--name); set the name of the model")
+        return self
+
+    @field_validator("upstream")
+    @classmethod
+    def _is_an_address(cls, text: str) -> str:
+        if text and not (text.startswith(("http://", "https://")) and urlsplit(text).hostname):
+            raise ValueError("it must be http://host:port, or the model's address there: http://host:port/v2/models/m")
+        return text.rstrip("/")
 
     @field_validator("grpc_port")
     @classmethod

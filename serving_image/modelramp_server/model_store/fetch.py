@@ -39,6 +39,17 @@ def fetch(settings: FetchSettings) -> Path:
     return target.folder
 
 
+def served_folder(settings: ServeSettings) -> Path | None:
+    """The folder of the model that is to be served; with UPSTREAM it is where its example is, if anywhere.
+
+    Raises:
+        ModelProblem: the fetch failed, or the folder is none.
+    """
+    if not settings.upstream:
+        return local_folder(settings)
+    return Path(settings.model_path) if settings.model_path else None
+
+
 def local_folder(settings: ServeSettings) -> Path:
     """The folder to serve: MODEL_PATH itself, or the cached copy of the address that stands there.
 

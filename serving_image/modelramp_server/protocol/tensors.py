@@ -130,16 +130,20 @@ def is_finite(array: Array) -> bool:
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
+def fits(array: Array, spec: TensorSpec) -> bool:
+    """Whether an array has the rank, and the sizes on fixed axes, that are declared."""
+    return array.ndim == len(spec.shape) and all(
+        want in (-1, have) for want, have in zip(spec.shape, array.shape, strict=True)
+    )
+
+
 def check_shape(array: Array, spec: TensorSpec, where: str) -> None:
     """Compare an array with what the model declares.
 
     Raises:
         BadRequest: other rank, other size on a fixed axis, or no rows.
     """
-    fits = array.ndim == len(spec.shape) and all(
-        want in (-1, have) for want, have in zip(spec.shape, array.shape, strict=True)
-    )
-    if not fits:
+    if not fits(array, spec):
         raise BadRequest(f"{where}: shape {list(array.shape)} does not fit the model's {list(spec.shape)}")
     if array.size == 0:
         raise BadRequest(f"{where}: shape {list(array.shape)} is empty; at least one value is needed")
