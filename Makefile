@@ -56,6 +56,11 @@ server-torch: .venv-torch/.ready ## Test the server's torch and Keras runtimes, 
 .venv-torch/.ready: .venv/.ready requirements/torch.txt hack/torch.sh
 	hack/torch.sh
 
+server-triton: .venv-triton/.ready ## Test the server before a real Triton
+	.venv/bin/pytest tests/server/test_triton.py
+.venv-triton/.ready: .venv/.ready requirements/triton.txt hack/triton.sh
+	hack/triton.sh
+
 integration: setup ## Test against a real API server, etcd and controllers
 	.venv/bin/pytest tests/integration
 
@@ -111,4 +116,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit coverage simulate soak study server server-torch integration e2e test without-node demo images crd proto settings manifests cluster-up cluster-down bench bench-overload bench-operator format lock
+.PHONY: help setup check static unit coverage simulate soak study server server-torch server-triton integration e2e test without-node demo images crd proto settings manifests cluster-up cluster-down bench bench-overload bench-operator format lock

@@ -22,3 +22,6 @@ compile dev pyproject.toml --extra operator $image --extra onnx --extra sklearn 
 compile torch <(printf '%s\n' torch keras) --constraint requirements/dev.txt --no-emit-package triton \
     $(grep -ohE '^(nvidia|cuda)-[a-z0-9-]+' "requirements/server-$(IFS=-; echo "${gpu[*]}").txt" |
         grep -vE 'cuda-(runtime|cupti)|cufile' | sort -u | sed 's/^/--no-emit-package /')
+
+# A Triton server for the tests of --upstream: the wheel that brings one, and the numpy that it is built for.
+compile triton <(printf '%s\n' 'nvidia-pytriton==0.7.*' 'numpy<2') --no-deps

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Makes .venv-triton: a Triton server with its Python backend, for the tests of --upstream on a machine without a GPU.
+# PyTriton's wheel brings one. Its models run in the system's libpython, which heeds no virtual environment and no
+# PYTHONPATH: numpy is put where the backend looks for modules. Not for serving.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=/usr/bin/python3
+version=$($python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+if ! grep -q "libpython$version.so.1.0" <(/sbin/ldconfig -p); then
+    echo "triton: installing libpython$version"
+    sudo=$([ "$(id -u)" = 0 ] || echo sudo)
+    $sudo apt-get update -q && $sudo apt-get install -qy --no-install-recommends "libpython$version"
+fi
+.venv/bin/uv pip install -q --python $python --target .venv-triton --no-deps --require-hashes -r requirements/triton.txt
+backend=.venv-triton/pytriton/tritonserver/backends/python
+ln -sfn "../../python_backend_stubs/$version/triton_python_backend_stub" $backend/triton_python_backend_stub
+ln -sfn ../../../../numpy $backend/numpy
+touch .venv-triton/.ready
