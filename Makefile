@@ -70,7 +70,7 @@ e2e: setup ## Test on a real node, under constant traffic
 test: setup ## All tiers, those that need no node beside the one that does
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=line without-node e2e
 
-without-node: static coverage
+without-node: static coverage .venv-triton/.ready
 	.venv/bin/pytest tests/seeded_bugs
 	.venv/bin/pytest tests/simulation --timeout 300
 	.venv/bin/pytest tests/server

@@ -157,7 +157,8 @@ class Service:
 
     def _ready(self, model: LoadedModel) -> None:
         self.metrics.model_loaded(model.runtime, model.device, bool(model.fallback))
-        log.info("ready: %s on %s, up to %d rows a forward", model.runtime, model.device, model.batch_rows)
+        if self._upstream is None:
+            log.info("ready: %s on %s, up to %d rows a forward", model.runtime, model.device, model.batch_rows)
 
     def _give_up(self, problem: ModelProblem) -> None:
         self.problem = problem

@@ -135,10 +135,13 @@ def test_requests_wait_at_triton_which_batches_them(server: Served, tmp_path: Pa
     assert max(answer["mates"][0] for answer in answers) > 1
 
 
-def test_api_keys(start: Start, tritons: tuple[Triton, Triton], tmp_path: Path) -> None:
+def test_keys_records_and_a_version_by_its_address(
+    start: Start, tritons: tuple[Triton, Triton], tmp_path: Path
+) -> None:
     key = api_keys.new_key()
     (tmp_path / "keys").write_text(api_keys.entry("alice", key) + "\n")
-    server = start(None, upstream=tritons[0].url, api_keys_file=tmp_path / "keys", audit_log=str(tmp_path / "audit"))
+    address = f"{tritons[0].url}/v2/models/digits/versions/1"
+    server = start(None, upstream=address, api_keys_file=tmp_path / "keys", audit_log=str(tmp_path / "audit"))
     assert server.infer(*tensors(X)).status == 401
     assert values(server.infer(*tensors(X), authorization=f"Bearer {key}"))["label"] == [1, 0]
     server.stop()

@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from modelramp_server import cli
+from modelramp_server.batching.jobs import LEFT
+from modelramp_server.protocol.errors import ClientLeft
+from modelramp_server.relay.client import CandidateClient
 from modelramp_server.runtime.base import UnsupportedModel, WarmupFailed
 from modelramp_server.settings import ServeSettings
 from modelramp_server.upstream import watch
+from modelramp_server.upstream.asking import Upstream
 from tests.server import upstream_stub
 from tests.server.conftest import Start
 from tests.server.served import Reply, Served, eventually
@@ -136,6 +140,19 @@ def test_only_tensors_go_to_the_upstream_and_rows_that_are_not_finite_are_counte
 
 
 ANSWER = output([[1.0, 2.0]])
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body")
+def test_a_body_of_megabytes(start: Start, stub: UpstreamStub) -> None:
+    server = start(None, upstream=stub.url)
+    rows = np.arange(600_000, dtype=np.float32).reshape(-1, 2)
+    stub.infer = says(output(rows.tolist()))
+    reply = server.infer({"name": "x", "datatype": "FP32", "shape": list(rows.shape), "data": rows.ravel().tolist()})
+    headers, body = stub.asked[-1]
+    assert body[int(headers["inference-header-content-length"]) :] == rows.tobytes()
+    assert reply.json["outputs"][0]["data"] == rows.ravel().tolist()
+
+
 FAILURES: list[tuple[str, Behaviour, int, str]] = [
     ("its model failed", says(b'{"error": "boom"}', 500), 500, "the model failed on this input: boom"),
     ("it refuses", says(b'{"error": "batch-size must be <= 8"}', 400), 400, "refused the request: batch-size must be"),
@@ -212,6 +229,26 @@ def test_an_upstream_that_hangs_costs_the_budget_and_then_readiness(start: Start
     assert server.metric("modelramp_rejects_total", reason="timeout") == 4
     stub.infer = says(output([[1.0, 2.0]]))
     eventually(lambda: ready(server).status == 200)
+
+
+def test_requests_that_ran_out_of_time_with_others_between_cost_no_readiness(start: Start, stub: UpstreamStub) -> None:
+    server = start(None, upstream=stub.url, request_timeout=0.2)
+    for _ in range(2):
+        stub.infer = lambda handler, body: stub.let_go.wait(20) and None
+        with ThreadPoolExecutor(2) as pool:
+            assert [reply.status for reply in pool.map(server.infer, [ROW] * 2)] == [504] * 2
+        stub.infer = says(output([[1.0, 2.0]]))
+        assert server.infer(ROW).status == 200
+    asked, looks = len(stub.asked), stub.looks
+    eventually(lambda: stub.looks > looks + 2)
+    assert (ready(server).status, len(stub.asked)) == (200, asked), "no second warm-up"
+
+
+async def test_nothing_is_asked_for_a_client_that_has_left(stub: UpstreamStub) -> None:
+    upstream = Upstream(stub.url, CandidateClient(stub.url, ""), 1, 1.0, lambda rows: None)
+    with pytest.raises(ClientLeft):
+        await upstream.answer({}, 1, float("inf"), 1.0, b"", {LEFT: True})
+    assert stub.asked == [] and upstream.depth() == 0
 
 
 def test_many_requests_are_there_at_once_and_no_more_than_that(start: Start, stub: UpstreamStub) -> None:

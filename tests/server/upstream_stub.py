@@ -31,6 +31,7 @@ class UpstreamStub:
         self.infer: Behaviour = says(output([[1.0, 2.0]]))
         self.asked: list[tuple[dict[str, str], bytes]] = []
         self.hang_pages = False
+        self.looks = 0
         self.let_go = threading.Event()
         self._server = self._listen()
         self.url = self._server.url
@@ -49,6 +50,7 @@ class UpstreamStub:
             def do_GET(self) -> None:
                 if stub.hang_pages:
                     stub.let_go.wait(20)
+                stub.looks += self.path.endswith("/ready")
                 status, body = stub.ready if self.path.endswith("/ready") else stub.metadata
                 if self.path not in (PATH, f"{PATH}/ready"):
                     status, body = 404, b""

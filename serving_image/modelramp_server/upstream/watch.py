@@ -96,6 +96,7 @@ class UpstreamWatch:
             self._say(f"the upstream {self._upstream.url} left the last {silent} requests unanswered")
         if self._waits:
             watcher.ready(await self._prepare())
+            log.info("ready: %s", self._upstream.url)
 
     def _say(self, waits: str) -> None:
         if waits != self._waits:
