@@ -143,9 +143,9 @@ ANSWER = output([[1.0, 2.0]])
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body")
-def test_a_body_of_megabytes(start: Start, stub: UpstreamStub) -> None:
+def test_a_body_of_a_megabyte(start: Start, stub: UpstreamStub) -> None:
     server = start(None, upstream=stub.url)
-    rows = np.arange(600_000, dtype=np.float32).reshape(-1, 2)
+    rows = np.arange(300_000, dtype=np.float32).reshape(-1, 2)
     stub.infer = says(output(rows.tolist()))
     reply = server.infer({"name": "x", "datatype": "FP32", "shape": list(rows.shape), "data": rows.ravel().tolist()})
     headers, body = stub.asked[-1]
