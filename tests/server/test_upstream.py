@@ -255,8 +255,8 @@ async def test_nothing_is_asked_for_a_client_that_has_left(stub: UpstreamStub) -
 
 
 def test_many_requests_are_there_at_once_and_no_more_than_that(start: Start, stub: UpstreamStub) -> None:
-    server = start(None, upstream=stub.url, queue_limit=8, warmup=1)
-    together = threading.Barrier(9, timeout=20)
+    server = start(None, upstream=stub.url, queue_limit=4, warmup=1)
+    together = threading.Barrier(5, timeout=20)
 
     def infer(handler: Any, body: bytes) -> None:
         together.wait()
@@ -264,14 +264,14 @@ def test_many_requests_are_there_at_once_and_no_more_than_that(start: Start, stu
         says(output([[1.0, 2.0]]))(handler, body)
 
     stub.infer = infer
-    with ThreadPoolExecutor(8) as pool:
-        replies = [pool.submit(server.infer, ROW) for _ in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        replies = [pool.submit(server.infer, ROW) for _ in range(4)]
         together.wait()
-        assert server.metric("modelramp_queue_depth") == 8
+        assert server.metric("modelramp_queue_depth") == 4
         full = server.infer(ROW)
         assert full.status == 503 and "QUEUE_LIMIT" in full.json["error"] and "retry-after" in full.headers
         stub.let_go.set()
-        assert [reply.result(20).status for reply in replies] == [200] * 8
+        assert [reply.result(20).status for reply in replies] == [200] * 4
     assert server.metric("modelramp_queue_depth") == 0
 
 
