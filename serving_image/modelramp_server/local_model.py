@@ -51,7 +51,7 @@ class LocalModel:
         name: str,
         version: str,
         revision: str,
-        asked: Asked,
+        queue: Asked,
         on_failure: Callable[[ModelProblem], None],
         workers: int,
     ) -> None:
@@ -63,7 +63,7 @@ class LocalModel:
         self.memory = MemoryWatch(0, lambda: 0)
         self.trouble: Callable[[], str] = lambda: ""
         self.waits: Callable[[], str] = lambda: ""
-        self._asked = asked
+        self._queue = queue
         self._dialects = dialects(name, version)
         self._on_failure = on_failure
         self._codec = ThreadPoolExecutor(workers, thread_name_prefix="codec")
@@ -115,12 +115,12 @@ class LocalModel:
 
     async def _infer(self, request: InferenceRequest) -> Answer:
         model, dialect = self.loaded(), self._dialects[request.route]
-        self._asked.admit(1, request.deadline)  # before the work of decoding
+        self._queue.admit(1, request.deadline)  # before the work of decoding
         size = _OFF_LOOP if request.encoding else len(request.body)
         decoded = await self._codec_call(
             size, lambda: dialect.decode(plain(request), model), before=self.memory.check_now
         )
-        outputs = await self._asked.answer(
+        outputs = await self._queue.answer(
             decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params, request.client
         )
         try:
