@@ -62,14 +62,14 @@ integration: setup ## Test against a real API server, etcd and controllers
 e2e: setup ## Test on a real node, under constant traffic
 	.venv/bin/pytest --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/e2e
 
-test: setup ## All tiers, those that need no node beside the one that does
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=line without-node e2e
+test: setup ## All tiers: two at a time those that need no node, then the one that does, for its clocks are real
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=line without-node
+	$(MAKE) --no-print-directory e2e
 
-without-node: static coverage
-	.venv/bin/pytest tests/seeded_bugs
-	.venv/bin/pytest tests/simulation --timeout 300
-	.venv/bin/pytest tests/server
-	.venv/bin/pytest tests/integration
+without-node: static integration simulate server coverage seeded
+
+seeded: setup
+	.venv/bin/pytest tests/seeded_bugs tests/demo
 
 demo: setup ## See versions ramped, caught and taken back, on a real cluster
 	$(PY) -m examples.digits.demo
@@ -111,4 +111,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit coverage simulate soak study server server-torch integration e2e test without-node demo images crd proto settings manifests cluster-up cluster-down bench bench-overload bench-operator format lock
+.PHONY: help setup check static unit coverage simulate soak study server server-torch integration e2e test without-node seeded demo images crd proto settings manifests cluster-up cluster-down bench bench-overload bench-operator format lock
