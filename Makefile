@@ -56,10 +56,10 @@ server-torch: .venv-torch/.ready ## Test the server's torch and Keras runtimes, 
 .venv-torch/.ready: .venv/.ready requirements/torch.txt hack/torch.sh hack/overlay.sh
 	hack/torch.sh
 
-server-kserve: .venv-kserve/.ready ## Test the server with KServe's own client, in a venv that has it
-	.venv-kserve/bin/python -m pytest tests/server/test_kserve_client.py
-.venv-kserve/.ready: .venv/.ready requirements/kserve.txt hack/overlay.sh
-	hack/overlay.sh .venv-kserve requirements/kserve.txt
+server-clients: .venv-clients/.ready ## Test the server with KServe's client and S3's, in a venv that has them
+	.venv-clients/bin/python -m pytest tests/server/test_kserve_client.py tests/server/test_object_stores.py
+.venv-clients/.ready: .venv/.ready requirements/clients.txt hack/overlay.sh
+	hack/overlay.sh .venv-clients requirements/clients.txt
 	touch $@
 
 integration: setup ## Test against a real API server, etcd and controllers
@@ -72,7 +72,7 @@ test: setup ## All tiers: two at a time those that need no node, then the one th
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=line without-node
 	$(MAKE) --no-print-directory e2e
 
-without-node: static integration simulate server coverage seeded server-kserve
+without-node: static integration simulate server coverage seeded server-clients
 
 seeded: setup
 	.venv/bin/pytest tests/seeded_bugs tests/demo
@@ -117,4 +117,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit coverage simulate soak study server server-torch server-kserve integration e2e test without-node seeded demo images crd proto settings manifests cluster-up cluster-down bench bench-overload bench-operator format lock
+.PHONY: help setup check static unit coverage simulate soak study server server-torch server-clients integration e2e test without-node seeded demo images crd proto settings manifests cluster-up cluster-down bench bench-overload bench-operator format lock

@@ -23,6 +23,6 @@ compile torch <(printf '%s\n' torch keras) --constraint requirements/dev.txt --n
     $(grep -ohE '^(nvidia|cuda)-[a-z0-9-]+' "requirements/server-$(IFS=-; echo "${gpu[*]}").txt" |
         grep -vE 'cuda-(runtime|cupti)|cufile' | sort -u | sed 's/^/--no-emit-package /')
 
-# KServe's client, which asks for older packages than ours: what it imports and dev.txt lacks, and nothing beneath.
-compile kserve <(printf '%s\n' kserve 'cloudevents<2' deprecation grpc-interceptor httpcore httpx psutil six tabulate \
-    timing-asgi watchfiles) --no-deps
+# Clients that ask for older packages than ours: what they import and dev.txt lacks, and nothing beneath.
+compile clients <(printf '%s\n' kserve 'cloudevents<2' deprecation grpc-interceptor httpcore httpx psutil six tabulate \
+    timing-asgi watchfiles boto3 botocore jmespath s3transfer) --no-deps

@@ -1,4 +1,4 @@
-"""KServe's own client, REST and gRPC, binary or not. `make server-kserve`: it asks for older packages than ours."""
+"""KServe's own client, REST and gRPC, binary or not. `make server-clients`: it asks for older packages than ours."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 from tests.server import models
 from tests.server.served import Served
 
-kserve = pytest.importorskip("kserve", reason="make server-kserve has it")
+kserve = pytest.importorskip("kserve", reason="make server-clients has it")
 ROWS = 40
 
 
