@@ -6,6 +6,7 @@ PY := .venv/bin/python
 # Imports are slow enough without compiling them anew in every process.
 unexport PYTHONDONTWRITEBYTECODE
 OBJECTS ?= 1000
+BENCH ?=
 CLUSTER_TOOL := $(PY) hack/cluster/cluster.py
 
 help: ## List the targets
@@ -112,8 +113,9 @@ cluster-up: setup ## Start a local Kubernetes (CLUSTER=current: use the context 
 cluster-down: setup ## Stop it, and leave nothing behind
 	$(CLUSTER_TOOL) down
 
-bench: setup ## Measure the server against its peers, in one run
-	$(PY) -m tests.bench
+bench: bench-server
+bench-server: setup ## Measure the server beside its peers, its relay, memory and start: 20 minutes (BENCH="--parts tiny")
+	$(PY) -m tests.bench $(BENCH)
 
 bench-overload: setup ## Measure the server when ten times too much is asked of it
 	$(PY) -m tests.bench.overload --rounds 3
@@ -128,4 +130,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit coverage simulate soak study server server-torch server-clients integration e2e test timed untimed server-tiers seeded demo images crd proto settings manifests cluster-up cluster-down bench bench-overload bench-operator format lock
+.PHONY: help setup check static unit coverage simulate soak study server server-torch server-clients integration e2e test timed untimed server-tiers seeded demo images crd proto settings manifests cluster-up cluster-down bench bench-server bench-overload bench-operator format lock
