@@ -25,3 +25,7 @@ compile torch <(printf '%s\n' torch keras) --constraint requirements/dev.txt --n
 
 # A Triton server for the tests of --upstream: the wheel that brings one, and the numpy that it is built for.
 compile triton <(printf '%s\n' 'nvidia-pytriton==0.7.*' 'numpy<2') --no-deps
+
+# Clients that ask for older packages than ours: what they import and dev.txt lacks, and nothing beneath.
+compile clients <(printf '%s\n' kserve 'cloudevents<2' deprecation grpc-interceptor httpcore httpx psutil six tabulate \
+    timing-asgi watchfiles boto3 botocore jmespath s3transfer) --no-deps

@@ -27,6 +27,7 @@ RELAYED = b"x-modelramp-relayed"
 PROTOBUF = b"application/x-protobuf"
 REQUEST_ID = b"x-request-id"
 HEADER_LENGTH = b"inference-header-content-length"
+WHOLE = "whole"  # a key of the scope's state once all of the body has come
 _TIMEOUT = b"x-request-timeout"
 _LINGER = 1.0
 # curl -d says form when it is told nothing; clients of raw tensors say octet-stream.
@@ -161,11 +162,10 @@ async def read_request(
     header_length = _header_length(headers.get(HEADER_LENGTH))
     if int(headers.get(b"content-length", b"0")) > payload_limit:
         raise TooLarge(payload_limit)
-    try:
-        async with asyncio.timeout(timeout):
-            body = await _read_body(receive, payload_limit)
-    except TimeoutError:
-        raise ServingError(408, f"the body did not arrive within {timeout:g} s") from None
+    if WHOLE in scope["state"]:
+        body = await _read_body(receive, payload_limit)
+    else:
+        body = await _read_body_within(timeout, receive, payload_limit)
     query = scope["query_string"]
     path = scope["raw_path"].decode("ascii") + (f"?{query.decode('ascii')}" if query else "")
     kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
@@ -202,6 +202,14 @@ async def _send_head(send: Send, answer: Answer, close: bool) -> None:
     if close:
         headers.append(CLOSE)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+
+
+async def _read_body_within(seconds: float, receive: Receive, limit: int) -> bytes:
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read_body(receive, limit)
+    except TimeoutError:
+        raise ServingError(408, f"the body did not arrive within {seconds:g} s") from None
 
 
 async def _read_body(receive: Receive, limit: int) -> bytes:

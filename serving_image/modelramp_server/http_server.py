@@ -14,7 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelramp_server.app import App
 from modelramp_server.batching.jobs import LEFT
-from modelramp_server.exchange import Handler
+from modelramp_server.exchange import WHOLE, Handler
+from modelramp_server.one_write import OneWrite
 from modelramp_server.slow_clients import SlowClients
 
 if TYPE_CHECKING:
@@ -48,6 +49,18 @@ class Connection(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is None or cycle.response_complete or cycle.more_body:
             self._count(len(data))
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser. The exchange that uvicorn has made has not begun yet."""
+        super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.__class__ = OneWrite
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        super().on_message_complete()
+        if self.scope is not None:
+            self.scope["state"][WHOLE] = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport. Nothing need be computed for the request under way."""

@@ -1,4 +1,7 @@
-"""``make bench``: this server, MLflow's own and a bare one under the same load, in one run. Judges nothing: exits 0."""
+"""``make bench-server``: this server and others under the same load, in one run; the relay; memory; start to ready.
+
+Prints each bar with what was measured. Judges nothing: exits 0.
+"""
 
 import argparse
 import json
@@ -8,112 +11,84 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
-from . import models, wrk
-from .report import CEILING, MLFLOW, Report
-from .rounds import CONNECTIONS, Results, Sample, Target, plan
-from .servers import ROOT, BenchFailed, Relay, Server, Servers
+from . import footprint, loads, models, report, wrk
+from .relayed import RelayBench
+from .report import Report
+from .servers import ROOT, BenchFailed, Servers
 
-OUTCOME = ROOT / ".demo" / "bench.json"
+OUTCOME = ROOT / ".demo" / "bench-server.json"
 INTERRUPTED = 130
-V2, INVOCATIONS = "/v2/models/digits/infer", "/invocations"
-WARM_CONNECTIONS = max(CONNECTIONS)
+PARTS = ("tiny", "cnn", "relay", "memory", "start")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=3, help="of each of the rounds (%(default)s)")
-    seconds = max(1, parser.parse_args().seconds)
+    arguments = _arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console()
+    console = Console(highlight=False, stderr=arguments.markdown)
+    found = Report(arguments.rounds, arguments.seconds, machine=report.machine())
     try:
-        with ExitStack() as stack:
-            report = measure(console, stack, seconds)
+        found.machine["wrk"] = wrk.ensure(console.print)
+        measure(console, found, arguments.parts)
     except BenchFailed as failure:
         console.print(str(failure), style="red", markup=False)
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
+    found.machine["load_after"] = os.getloadavg()[0]
     OUTCOME.parent.mkdir(exist_ok=True)
-    OUTCOME.write_text(json.dumps(report.document(), indent=1) + "\n")
-    console.print(report.tables())
-    console.print(f"All samples: {OUTCOME.relative_to(ROOT)}", highlight=False)
+    OUTCOME.write_text(json.dumps(found.document(), indent=1) + "\n")
+    if arguments.markdown:
+        print(report.markdown(found), end="")
+    else:
+        report.show(console, found)
+    console.print(f"All samples: {OUTCOME.relative_to(ROOT)}")
     return 0
 
 
-def measure(console: Console, stack: ExitStack, seconds: int) -> Report:
-    """Everything, servers and all. Raises BenchFailed."""
-    generator = wrk.ensure(console.print)
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelramp-bench-")))
-    console.print("training and saving the models, starting the servers")
-    bench = Bench(stack, folder)
-    before = os.getloadavg()[0]
-    samples = bench.run(seconds)
-    return Report(
-        results=Results(samples),
-        targets=bench.targets,
-        direct=bench.direct,
-        relayed=bench.relayed,
-        relayed_outcomes=bench.relay.server.relayed(),
-        seconds=seconds,
-        load_before=before,
-        load_after=os.getloadavg()[0],
-        wrk=generator,
-    )
+def measure(console: Console, found: Report, parts: list[str]) -> None:
+    """Fill the report.
+
+    Raises:
+        BenchFailed: this repository's own server does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="modelramp-bench-") as name:
+        folder = Path(name)
+        console.print("saving the models")
+        saved = [models.tiny(folder / "tiny"), models.cnn(folder / "cnn")]
+        sklearn = models.sklearn(folder / "sklearn")
+        for model in saved:
+            if model.name in parts:
+                with ExitStack() as stack:
+                    contest = loads.Contest(Servers(stack, folder), model, console.print)
+                    found.loads[model.name] = contest.run(found.rounds, found.seconds)
+        with ExitStack() as stack:
+            servers = Servers(stack, folder)
+            if "relay" in parts:
+                found.relay = RelayBench(servers, saved).run(found.rounds, found.seconds)
+        if "memory" in parts:
+            found.memory = footprint.memory(folder, sklearn, found.rounds)
+        if "start" in parts:
+            start = {"tiny ONNX": saved[0].folder, "scikit-learn": sklearn}
+            found.start = footprint.start(folder, start, found.rounds)
 
 
-class Bench:
-    """The servers, up and answering alike."""
-
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
-        """Raises BenchFailed where a server does not start, or two of them answer differently."""
-        servers = Servers(stack, folder)
-        saved = models.save(folder)
-        onnx = saved[0]
-        own = [servers.modelramp(model) for model in saved]
-        theirs = [servers.mlflow(model) for model in saved]
-        bare = servers.ceiling()
-        self.relay: Relay = servers.relay(onnx, own[0])
-        self.relay.hand_all_over(V2, onnx.v2)
-        self._folder = folder
-        self.targets: list[Target] = []
-        for model, ours, mlflow in zip(saved, own, theirs, strict=True):
-            digits = {
-                self._add("modelramp V2", model.title, ours, V2, model.v2),
-                self._add("modelramp /invocations", model.title, ours, INVOCATIONS, model.invocations),
-                self._add(MLFLOW, model.title, mlflow, INVOCATIONS, model.invocations),
-            }
-            if len(digits) > 1:
-                raise BenchFailed(f"the servers of {model.title} answer differently: {sorted(digits)}")
-        self._add(CEILING, "", bare, V2, onnx.v2)
-        self._add("relayed", onnx.title, self.relay.server, V2, onnx.v2, relay=True)
-        self.direct, self.relayed = self.targets[0], self.targets[-1]
-
-    def run(self, seconds: int) -> list[Sample]:
-        """Load each target, in turn, in rounds; a second of load before the first warms it up."""
-        scripts = {t: wrk.script(self._folder, str(i), t.body) for i, t in enumerate(self.targets)}
-        for target in self.targets:
-            wrk.load(target.url, scripts[target], 1 if target.relay else WARM_CONNECTIONS, 1)
-        steps = list(plan(self.targets))
-        shown = track(steps, f"{len(steps)} loads of {seconds} s")
-        return [Sample(t, n, i, wrk.load(t.url, scripts[t], n, seconds)) for i, n, t in shown]
-
-    def _add(self, title: str, model: str, server: Server, path: str, body: str, relay: bool = False) -> int:
-        self.targets.append(Target(title, model, server.address + path, body, relay))
-        return _digit(server.ask(path, body).json)
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--seconds", type=int, default=2, help="of each load (%(default)s)")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of docs/benchmarks.md")
+    return parser.parse_args()
 
 
-def _digit(answer: Any) -> int:
-    """From a V2 answer, or from MLflow's, with named outputs or without."""
-    if "outputs" in answer:
-        return int(answer["outputs"][0]["data"][0])
-    predictions = answer["predictions"]
-    (values,) = predictions.values() if isinstance(predictions, dict) else (predictions,)
-    return int(values[0])
+def _parts(text: str) -> list[str]:
+    parts = text.split(",")
+    if unknown := set(parts) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: no part; the parts are {', '.join(PARTS)}")
+    return parts
 
 
 if __name__ == "__main__":

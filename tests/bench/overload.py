@@ -14,10 +14,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import models, open_loop
+from . import bodies, models, open_loop
+from .bodies import Post
 from .servers import HOST, BenchFailed, Server, Servers
 
-PATH = "/v2/models/digits/infer"
 BUDGET = 1.0  # seconds
 TIMES = 10
 CLOSED_SECONDS, RAMP, SECONDS = 4.0, 1.0, 10.0
@@ -60,13 +60,14 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelramp-bench-")))
-            model = models.save(folder)[0]
+            model = models.tiny(folder / "tiny")
+            post = bodies.v2(model)
             flags = {"batch-size": str(arguments.rows), "request-timeout": "5"}
-            server = Servers(stack, folder).modelramp(model, program="tests.bench.ten_ms", **flags)
-            server.ask(PATH, model.v2)
+            server = Servers(stack, folder).modelramp(model.folder, program="tests.bench.ten_ms", **flags)
+            server.ask(post)
             holds = True
             for _ in range(arguments.rounds):
-                outcome = run(server, model.v2, arguments.rows)
+                outcome = run(server, post, arguments.rows)
                 holds &= outcome.holds
                 console.print(f"{outcome}; 1-minute load {os.getloadavg()[0]:.1f}")
     except BenchFailed as failure:
@@ -75,13 +76,13 @@ def main() -> int:
     return 0 if holds else 1
 
 
-def run(server: Server, body: str, rows: int) -> Outcome:
+def run(server: Server, post: Post, rows: int) -> Outcome:
     """Measure the capacity, then offer ten times of it."""
     port = int(server.address.rsplit(":", 1)[1])
     request = (
-        f"POST {PATH} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\nx-request-timeout: {BUDGET:g}\r\n"
-        f"content-length: {len(body)}\r\n\r\n{body}"
-    ).encode()
+        f"POST {post.path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\n"
+        f"x-request-timeout: {BUDGET:g}\r\ncontent-length: {len(post.body)}\r\n\r\n"
+    ).encode() + post.body
     start = time.monotonic()
     full = open_loop.closed(HOST, port, request, 4 * rows, CLOSED_SECONDS)
     capacity = full.per_second(start + RAMP, start + CLOSED_SECONDS, BUDGET)

@@ -1,139 +1,173 @@
-"""What a run comes to, for people (tables) and for programs (JSON)."""
+"""What a run comes to: rows of tables, for a screen (rich) and for a page (Markdown), and one document for programs."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
+from rich.table import Table as RichTable
 
-from .rounds import CONNECTIONS, ROUNDS, Results, Spread, Target, p50_difference, throughput_ratio
-from .wrk import Load
+from . import bars
+from .bars import Bar
+from .footprint import Memory
+from .loads import Absent, Outcome
+from .relayed import RelayOutcome
+from .rounds import CONNECTIONS, Results, Spread, Target, per_second
 
-MLFLOW, CEILING = "MLflow /invocations", "bare uvicorn"
 _PACKAGES = ("modelramp", "mlflow", "uvicorn", "uvloop", "orjson", "onnxruntime", "scikit-learn", "skops")
 
 
 @dataclass(frozen=True)
+class Table:
+    """A title, names of columns, and rows of as many cells."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass
 class Report:
-    """A run's results. `direct` and `relayed` are the two targets whose difference is the relay's cost."""
+    """What of the parts was measured; the others are None."""
 
-    results: Results
-    targets: list[Target]
-    direct: Target
-    relayed: Target
-    relayed_outcomes: Mapping[str, int]
+    rounds: int
     seconds: int
-    load_before: float
-    load_after: float
-    wrk: str
-    cpu: str = field(default_factory=lambda: _cpu())
+    loads: dict[str, Outcome] = field(default_factory=dict)
+    relay: RelayOutcome | None = None
+    memory: Memory | None = None
+    start: dict[str, list[float]] | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
 
-    def tables(self) -> Group:
-        """For a screen."""
-        machine = f"{self.cpu}; 1-minute load {self.load_before:.1f} before, {self.load_after:.1f} after"
-        how = f"{ROUNDS} rounds of {self.seconds} s each, interleaved: median, and lowest–highest round"
-        return Group(Text(machine), Text(how), *map(self._servers, CONNECTIONS), self._relay(), Text(self._failures()))
+    @property
+    def bars(self) -> list[Bar]:
+        """Those of the parts that were measured."""
+        found: list[Bar] = []
+        for model, of_model in (("tiny", bars.of_tiny), ("cnn", bars.of_cnn)):
+            if model in self.loads:
+                found += of_model(Results(self.loads[model].samples))
+        found += bars.of_relay(self.relay) if self.relay else []
+        found += bars.of_memory(self.memory) if self.memory else []
+        return found + list(bars.of_start(self.start) if self.start else [])
+
+    def tables(self) -> Iterator[Table]:
+        """All of them."""
+        for model, outcome in self.loads.items():
+            yield _of_loads(model, Results(outcome.samples))
+            if outcome.absent:
+                yield _of_absent(model, outcome.absent)
+        if self.relay:
+            yield _of_relay(self.relay)
+        yield _of_bars(self.bars)
 
     def document(self) -> dict[str, Any]:
-        """For a file: every sample, and the figures of the tables."""
+        """Every sample."""
+        samples = [sample for outcome in self.loads.values() for sample in outcome.samples]
+        absent = {model: [asdict(one) for one in outcome.absent] for model, outcome in self.loads.items()}
         return {
-            "machine": {"cpu": self.cpu, "load_before": self.load_before, "load_after": self.load_after},
-            "versions": {"wrk": self.wrk, **{name: version(name) for name in _PACKAGES}},
-            "rounds": ROUNDS,
+            "machine": self.machine,
+            "versions": {name: version(name) for name in _PACKAGES},
+            "rounds": self.rounds,
             "seconds": self.seconds,
-            "servers": [self._figures(n, target) for n in CONNECTIONS for target in self._at(n) if not target.relay],
-            "relay": {
-                "direct_p50_ms": asdict(self._p50(self.direct)),
-                "relayed_p50_ms": asdict(self._p50(self.relayed)),
-                "difference_ms": asdict(self._relay_costs()),
-                "outcomes": dict(self.relayed_outcomes),
-            },
-            "samples": [
-                {"server": s.target.server, "model": s.target.model, "connections": s.connections, "round": s.round}
-                | asdict(s.load)
-                for s in self.results.samples
-            ],
+            "loads": [asdict(sample) for sample in samples],
+            "absent": absent,
+            "relay": asdict(self.relay) if self.relay else None,
+            "memory_mib": asdict(self.memory) if self.memory else None,
+            "start_seconds": self.start,
+            "bars": [{**asdict(bar), "held": bar.held} for bar in self.bars],
         }
 
-    def _servers(self, connections: int) -> Table:
-        title = f"{connections} connection{'s' if connections > 1 else ''}, one image a request"
-        table = Table("server", title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        for column in ("requests/s", "p50 ms", "p99 ms", "x MLflow", "x ceiling"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for target in self._at(connections):
-            if not target.relay:
-                found = self._figures(connections, target)
-                columns = ("requests_per_second", "p50_ms", "p99_ms", "times_mlflow", "times_ceiling")
-                table.add_row(f"{target.server}\n[dim]{target.model}[/]", *(_words(found[name]) for name in columns))
-        return table
-
-    def _figures(self, connections: int, target: Target) -> dict[str, Any]:
-        def spread(figure: Callable[[Load], float]) -> dict[str, float]:
-            return asdict(self.results.spread(target, connections, figure))
-
-        return {
-            "connections": connections,
-            "model": target.model,
-            "server": target.server,
-            "requests_per_second": spread(lambda load: load.per_second),
-            "p50_ms": spread(lambda load: load.p50_ms),
-            "p99_ms": spread(lambda load: load.p99_ms),
-            "times_mlflow": self._times(connections, target, self._peer(MLFLOW, target.model)),
-            "times_ceiling": self._times(connections, target, self._peer(CEILING, "")),
-            "failed": sum(load.failed for load in self.results.loads(target, connections)),
-        }
-
-    def _times(self, connections: int, target: Target, peer: Target | None) -> dict[str, float] | None:
-        if peer is None or peer == target:
-            return None
-        return asdict(self.results.compared(target, peer, connections, throughput_ratio))
-
-    def _peer(self, server: str, model: str) -> Target | None:
-        return next((t for t in self.targets if (t.server, t.model) == (server, model)), None)
-
-    def _relay(self) -> Table:
-        title = f"Relay: {self.direct.name}, 1 connection, p50"
-        table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        for column in ("direct ms", "relayed ms", "difference ms", "answered by the candidate"):
-            table.add_column(column, justify="right")
-        spreads = (self._p50(self.direct), self._p50(self.relayed), self._relay_costs())
-        given, dealt = self.relayed_outcomes.get("ok", 0), sum(self.relayed_outcomes.values())
-        table.add_row(*(_words(asdict(spread)) for spread in spreads), f"{given:,} of {dealt:,}")
-        return table
-
-    def _failures(self) -> str:
-        failed = [s for s in self.results.samples if s.load.failed]
-        words = [f"{s.load.failed} of {s.target.name} at {s.connections} (round {s.round + 1})" for s in failed]
-        return f"Requests that failed: {'; '.join(words) or 'none'}."
-
-    def _p50(self, target: Target) -> Spread:
-        return self.results.spread(target, 1, lambda load: load.p50_ms)
-
-    def _relay_costs(self) -> Spread:
-        return self.results.compared(self.relayed, self.direct, 1, p50_difference)
-
-    def _at(self, connections: int) -> list[Target]:
-        return [target for target in self.targets if self.results.loads(target, connections)]
+    @property
+    def heading(self) -> str:
+        """The machine, and how it was measured."""
+        told = self.machine
+        return (
+            f"{told['cpu']}; 1-minute load {told['load_before']:.1f} before, {told['load_after']:.1f} after; "
+            f"{self.rounds} rounds of {self.seconds} s, interleaved: median (lowest–highest round)"
+        )
 
 
-def _words(spread: dict[str, float] | None) -> str:
+def show(console: Console, report: Report) -> None:
+    """On a screen."""
+    console.print(report.heading, markup=False)
+    for table in report.tables():
+        shown = RichTable(title=table.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for index, column in enumerate(table.columns):
+            shown.add_column(column, justify="right" if index > 1 else "left")
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
+
+
+def markdown(report: Report) -> str:
+    """For docs/benchmarks.md."""
+    parts = [report.heading]
+    for table in report.tables():
+        lines = [_line(table.columns), _line(["---"] * len(table.columns)), *map(_line, table.rows)]
+        parts.append("\n".join([f"### {table.title}", *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+def machine() -> dict[str, Any]:
+    """What it runs on, and how busy that is."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": f"{len(os.sched_getaffinity(0))} cores, {names[0] if names else 'unknown model'}",
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
+
+
+def _of_loads(model: str, results: Results) -> Table:
+    columns = ["server", "asked in"]
+    for connections in CONNECTIONS:
+        columns += [f"requests/s at {connections}", "p50 ms", "p99 ms"]
+    return Table(model, [*columns, "failed"], [_row(results, target) for target in results.targets])
+
+
+def _row(results: Results, target: Target) -> list[str]:
+    cells = [target.server, target.encoding]
+    for connections in CONNECTIONS:
+        p50 = results.spread(target, connections, lambda load: load.p50_ms)
+        p99 = results.spread(target, connections, lambda load: load.p99_ms)
+        cells += [_words(results.spread(target, connections, per_second))]
+        cells += [_short(spread.median) if spread else "" for spread in (p50, p99)]
+    return [*cells, str(sum(sample.load.failed for sample in results.samples if sample.target == target))]
+
+
+def _of_absent(model: str, absent: list[Absent]) -> Table:
+    rows = [[one.server, one.encoding or "all", " ".join(one.why.split())[:200]] for one in absent]
+    return Table(f"{model}: not measured", ["server", "asked in", "why"], rows)
+
+
+def _of_relay(outcome: RelayOutcome) -> Table:
+    rows = []
+    for model in outcome.models:
+        spreads = (outcome.p50(model, False), outcome.p50(model, True), outcome.p50_difference(model))
+        dealt = ", ".join(f"{count:,} {result}" for result, count in outcome.dealt[model].items())
+        rows.append([model, *map(_words, spreads), _words(outcome.kept(model)), dealt])
+    columns = ["model", "direct p50 ms", "relayed p50 ms", "difference ms", "pair's share at weight 10", "dealt"]
+    return Table("relay", columns, rows)
+
+
+def _of_bars(found: list[Bar]) -> Table:
+    verdicts = {True: "held", False: "missed", None: "not measured"}
+    rows = [[bar.what, bar.wanted, _words(bar.found), verdicts[bar.held]] for bar in found]
+    return Table("bars", ["what", "wanted", "measured", ""], rows)
+
+
+def _words(spread: Spread | None) -> str:
     if spread is None:
         return ""
-    middle, low, high = (_short(spread[name]) for name in ("median", "low", "high"))
-    return f"{middle}\n[dim]{low}–{high}[/]"
+    return f"{_short(spread.median)} ({_short(spread.low)}–{_short(spread.high)})"
 
 
 def _short(number: float) -> str:
-    return f"{number:,.{2 if number < 10 else 1 if number < 100 else 0}f}"
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(os.sched_getaffinity(0))} cores, {names[0] if names else 'unknown model'}"
+    return f"{number:,.{2 if abs(number) < 10 else 1 if abs(number) < 100 else 0}f}"

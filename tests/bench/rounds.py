@@ -6,24 +6,26 @@ from statistics import median
 
 from .wrk import Load
 
-ROUNDS = 3
 CONNECTIONS = (1, 8, 64)
+OWN, CEILING = "modelramp", "raw ASGI"
+Figure = Callable[[Load], float]
 
 
 @dataclass(frozen=True)
 class Target:
-    """One address under load; `relay` ones are measured at one connection only."""
+    """One way to ask one server for one model."""
 
-    server: str
     model: str
-    url: str
-    body: str
-    relay: bool = False
+    server: str
+    encoding: str
 
     @property
-    def name(self) -> str:
-        """Tells targets apart."""
-        return f"{self.server} {self.model}".strip()
+    def is_peer(self) -> bool:
+        """Whether somebody else's server."""
+        return self.server not in (OWN, CEILING)
+
+    def __str__(self) -> str:
+        return f"{self.server} {self.encoding}".strip()
 
 
 @dataclass(frozen=True)
@@ -50,40 +52,46 @@ class Spread:
         return cls(median(values), min(values), max(values))
 
 
-def plan(targets: Sequence[Target]) -> Iterator[tuple[int, int, Target]]:
+def plan(targets: Sequence[Target], rounds: int) -> Iterator[tuple[int, int, Target]]:
     """(round, connections, target): all targets in turn, each round beginning with another one."""
-    for index in range(ROUNDS):
+    for index in range(rounds):
+        first = index % len(targets)
         for connections in CONNECTIONS:
-            for target in (*targets[index:], *targets[:index]):
-                if connections == 1 or not target.relay:
-                    yield index, connections, target
+            for target in (*targets[first:], *targets[:first]):
+                yield index, connections, target
 
 
 class Results:
-    """All samples of a run."""
+    """Samples of loads."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = samples
 
-    def loads(self, target: Target, connections: int) -> list[Load]:
-        """One per round, in order."""
+    @property
+    def targets(self) -> list[Target]:
+        """Each once, in a fixed order."""
+        return sorted({sample.target for sample in self.samples}, key=lambda t: (t.model, t.is_peer, str(t)))
+
+    def spread(self, target: Target, connections: int, figure: Figure) -> Spread | None:
+        """Of one figure."""
+        loads = self._loads(target, connections)
+        return Spread.of([figure(load) for load in loads]) if loads else None
+
+    def ratio(self, target: Target, other: Target, connections: int) -> Spread | None:
+        """Of requests per second, in the same round each."""
+        pairs = list(zip(self._loads(target, connections), self._loads(other, connections), strict=False))
+        return Spread.of([own.per_second / max(peer.per_second, 1e-9) for own, peer in pairs]) if pairs else None
+
+    def best_peer(self, model: str, connections: int, encoding: str = "") -> Target | None:
+        """The one with the highest median of requests per second; of one encoding, or of any."""
+        peers = [t for t in self.targets if t.model == model and t.is_peer and encoding in ("", t.encoding)]
+        rates = {t: spread.median for t in peers if (spread := self.spread(t, connections, per_second))}
+        return max(rates, key=lambda t: rates[t], default=None)
+
+    def _loads(self, target: Target, connections: int) -> list[Load]:
         return [s.load for s in self.samples if (s.target, s.connections) == (target, connections)]
 
-    def spread(self, target: Target, connections: int, figure: Callable[[Load], float]) -> Spread:
-        """Of one figure."""
-        return Spread.of([figure(load) for load in self.loads(target, connections)])
 
-    def compared(self, target: Target, peer: Target, connections: int, how: Callable[[Load, Load], float]) -> Spread:
-        """Of a figure made from the target's and the peer's load of the same round."""
-        pairs = zip(self.loads(target, connections), self.loads(peer, connections), strict=True)
-        return Spread.of([how(own, other) for own, other in pairs])
-
-
-def throughput_ratio(own: Load, other: Load) -> float:
-    """How many times the other's requests per second."""
-    return own.per_second / other.per_second
-
-
-def p50_difference(own: Load, other: Load) -> float:
-    """Milliseconds more at the median."""
-    return own.p50_ms - other.p50_ms
+def per_second(load: Load) -> float:
+    """Requests."""
+    return load.per_second

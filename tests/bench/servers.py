@@ -1,28 +1,32 @@
-"""The servers under load: one process each, on loopback, ended by its process id."""
+"""The servers under load, on loopback. One that is not is held still, so that it takes no CPU from the others."""
 
 import json
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow.pyfunc import scoring_server
 from prometheus_client.parser import text_string_to_metric_families
 
-from .models import SavedModel
+from . import processes
+from .bodies import Post
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
+MODEL = "bench"
 START, STOP = 180.0, 15.0  # seconds
 STABLE, CANDIDATE = "aaaaaaaa", "bbbbbbbb"
+_POLL = 0.01
+_LOADING, _REFUSED, _FINAL = 20.0, 0.0, (404, 405, 415, 422)  # seconds of patience with one that answers so
 _LOG_TAIL = 2000
 _MLFLOW_TIMEOUT = 60  # seconds a request may take: the default of `mlflow models serve`
 
@@ -40,48 +44,80 @@ class Reply:
 
 
 class Server:
-    """A running process that answers POSTs."""
+    """A process, and those that it starts, which answer HTTP."""
 
     def __init__(self, title: str, port: int, command: list[str], logs: Path, env: Mapping[str, str] | None = None):
         self.title = title
         self.address = f"http://{HOST}:{port}"
+        self.started = time.monotonic()
         self._log = logs / f"{port}.log"
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, cwd=logs, env=env, stdout=log, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen(
+                command, cwd=logs, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
 
-    def ask(self, path: str, body: str) -> Reply:
+    def ask(self, post: Post) -> Reply:
         """The first 200 to this request.
 
         Raises:
             BenchFailed: the process has ended, or there is none in `START` seconds.
         """
-        deadline, said = time.monotonic() + START, "nothing"
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                return _post(self.address + path, body)
-            except urllib.error.HTTPError as error:
-                said = f"{error.code} {error.read(_LOG_TAIL).decode(errors='replace')}"
-            except OSError as error:
-                said = str(error)
-            time.sleep(0.1)
-        log = self._log.read_text(errors="replace")[-_LOG_TAIL:]
-        raise BenchFailed(f"{self.title} does not answer {path}; last: {said}; its log ends:\n{log}")
+        return self._until_ok(urllib.request.Request(self.address + post.path, post.body, post.headers))
 
-    def relayed(self) -> dict[str, int]:
-        """Requests dealt to the candidate, by outcome (docs/contract.md, "Metrics")."""
+    def get(self, path: str) -> Reply:
+        """The first 200 of this page.
+
+        Raises:
+            BenchFailed: as `ask`.
+        """
+        return self._until_ok(urllib.request.Request(self.address + path))
+
+    def metric(self, name: str, **labels: str) -> dict[tuple[tuple[str, str], ...], float]:
+        """The samples of a series that have these labels, by all their labels."""
         with urllib.request.urlopen(self.address + "/metrics", timeout=10) as answer:
             families = list(text_string_to_metric_families(answer.read().decode()))
-        samples = [s for f in families for s in f.samples if s.name == "modelramp_split_requests_total"]
-        return {s.labels["outcome"]: int(s.value) for s in samples if s.labels["side"] == "candidate" and s.value}
+        samples = [s for f in families for s in f.samples if s.name == name and labels.items() <= s.labels.items()]
+        return {tuple(sorted(s.labels.items())): s.value for s in samples}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Not held still, for as long as the context."""
+        processes.send(self._process.pid, signal.SIGCONT)
+        yield
+        self.hold()
+
+    def hold(self) -> None:
+        """Hold it still."""
+        processes.send(self._process.pid, signal.SIGSTOP)
+
+    def memory_mib(self) -> float:
+        """Of all its processes."""
+        return processes.memory_mib(self._process.pid)
 
     def stop(self) -> None:
-        """End the process and wait."""
+        """End all its processes and wait."""
+        processes.send(self._process.pid, signal.SIGCONT)
         self._process.terminate()
         try:
             self._process.wait(STOP)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(STOP)
+        processes.send(self._process.pid, signal.SIGKILL)
+
+    def _until_ok(self, request: urllib.request.Request) -> Reply:
+        deadline, said = time.monotonic() + START, "nothing"
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                return _reply(request)
+            except urllib.error.HTTPError as error:
+                said = f"{error.code} {error.read(_LOG_TAIL).decode(errors='replace')}"
+                deadline = min(deadline, time.monotonic() + (_REFUSED if error.code in _FINAL else _LOADING))
+            except OSError as error:
+                said = str(error)
+            time.sleep(_POLL)
+        log = self._log.read_text(errors="replace")[-_LOG_TAIL:]
+        raise BenchFailed(f"{self.title} does not answer {request.selector}; last: {said}; its log ends:\n{log}")
 
 
 class Servers:
@@ -89,79 +125,100 @@ class Servers:
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self._stack = stack
-        self._folder = folder
+        self.folder = folder
 
     def modelramp(
-        self, model: SavedModel, revision: str = CANDIDATE, program: str = "modelramp_server", **settings: str
+        self, model: Path, revision: str = CANDIDATE, program: str = "modelramp_server", **settings: str
     ) -> Server:
         """This repository's server, with its own defaults. `program`: the module that is run."""
-        port = _free_port()
+        port = free_port()
         values = {
-            "model": str(model.folder), "name": "digits", "model-version": "1", "model-revision": revision,
+            "model": str(model), "name": MODEL, "model-version": "1", "model-revision": revision,
             "host": HOST, "port": str(port), "drain-delay": "0",
-            "traffic-file": str(self._folder / "no-split"), **settings,
+            "traffic-file": str(self.folder / "no-split"), **settings,
         }  # fmt: skip
         flags = [f"--{name}={value}" for name, value in values.items()]
-        return self._start("modelramp", port, [sys.executable, "-m", program, "serve", *flags])
+        return self.start("modelramp", port, [sys.executable, "-m", program, "serve", *flags])
 
-    def mlflow(self, model: SavedModel) -> Server:
+    def mlflow(self, model: Path) -> Server:
         """What `mlflow models serve --env-manager local` executes, with one worker as by default."""
-        port = _free_port()
-        command, environment = scoring_server.get_cmd(str(model.folder), port, HOST, _MLFLOW_TIMEOUT, 1)
-        return self._start("MLflow", port, [sys.executable, "-m", *shlex.split(command)], environment)
+        from mlflow.pyfunc import scoring_server
+
+        port = free_port()
+        command, environment = scoring_server.get_cmd(str(model), port, HOST, _MLFLOW_TIMEOUT, 1)
+        return self.start("MLflow", port, [sys.executable, "-m", *shlex.split(command)], environment)
 
     def ceiling(self) -> Server:
         """Bare uvicorn on the same event loop and HTTP parser as modelramp's."""
-        port = _free_port()
+        port = free_port()
         command = [sys.executable, "-m", "uvicorn", "tests.bench.ceiling:app", f"--app-dir={ROOT}"]
         flags = ["--loop=uvloop", "--http=httptools", "--lifespan=off", "--no-access-log", "--log-level=warning"]
-        return self._start("ceiling", port, [*command, f"--host={HOST}", f"--port={port}", *flags])
+        return self.start("raw ASGI", port, [*command, f"--host={HOST}", f"--port={port}", *flags])
 
-    def relay(self, model: SavedModel, candidate: Server) -> "Relay":
-        """A stable pod's server that can hand its requests to the candidate."""
-        file = self._folder / "split"
-        flags = {"candidate-url": candidate.address, "traffic-file": str(file)}
-        return Relay(self.modelramp(model, STABLE, **flags), file)
-
-    def _start(self, title: str, port: int, command: list[str], env: Mapping[str, str] | None = None) -> Server:
-        server = Server(title, port, command, self._folder, env)
+    def start(self, title: str, port: int, command: list[str], env: Mapping[str, str] | None = None) -> Server:
+        """Any server."""
+        server = Server(title, port, command, self.folder, env)
         self._stack.callback(server.stop)
         return server
 
 
-@dataclass(frozen=True)
-class Relay:
-    """A stable server, and the file of its split."""
+class Pair:
+    """A stable server and its candidate, of the same model."""
 
-    server: Server
-    file: Path
+    def __init__(self, servers: Servers, model: Path, post: Post) -> None:
+        self._file = servers.folder / f"split-{free_port()}"
+        self._generation = 0
+        self._post = post
+        self._candidate = servers.modelramp(model)
+        flags = {"candidate-url": self._candidate.address, "traffic-file": str(self._file)}
+        self.stable = servers.modelramp(model, STABLE, **flags)
+        for server in (self.stable, self._candidate):  # a split found at start would be taken for expired
+            server.ask(post)
 
-    def hand_all_over(self, path: str, body: str) -> None:
-        """Weight 100; returns when the candidate answers. A split found at start would be taken for expired.
+    def split(self, weight: int) -> None:
+        """Hand so many percent to the candidate; returns when that is in force.
 
         Raises:
-            BenchFailed: the candidate does not come to answer.
+            BenchFailed: it does not come into force.
         """
-        self.server.ask(path, body)
-        split = {"v": 1, "generation": 1, "revision": CANDIDATE, "weight": 100, "salt": "bench", "ttl": 3600}
-        written = self.file.with_suffix(".new")
-        written.write_text(json.dumps(split))
-        written.rename(self.file)
+        self._generation += 1
+        split = {"v": 1, "generation": self._generation, "revision": CANDIDATE, "weight": weight, "salt": "bench"}
+        written = self._file.with_suffix(".new")
+        written.write_text(json.dumps({**split, "ttl": 3600}))
+        written.rename(self._file)
         deadline = time.monotonic() + START
-        while self.server.ask(path, body).headers["x-modelramp-revision"] != CANDIDATE:
+        while set(self.stable.metric("modelramp_traffic_generation").values()) != {float(self._generation)}:
             if time.monotonic() > deadline:
-                raise BenchFailed("the split file is in place, but stable hands nothing over")
-            time.sleep(0.05)
+                raise BenchFailed("the split file is in place, but stable does not act on it")
+            time.sleep(_POLL)
+        self.stable.ask(self._post)
+
+    def relayed(self) -> dict[str, int]:
+        """Requests dealt to the candidate, by outcome (docs/contract.md, "Metrics")."""
+        found = self.stable.metric("modelramp_split_requests_total", side="candidate")
+        return {dict(labels)["outcome"]: int(value) for labels, value in found.items() if value}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Neither held still."""
+        with self.stable.running(), self._candidate.running():
+            yield
+
+    def hold(self) -> None:
+        """Hold both still."""
+        self.stable.hold()
+        self._candidate.hold()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         return int(listener.getsockname()[1])
 
 
-def _post(url: str, body: str) -> Reply:
-    request = urllib.request.Request(url, body.encode(), {"content-type": "application/json"})
+def _reply(request: urllib.request.Request) -> Reply:
     with urllib.request.urlopen(request, timeout=30) as answer:
         headers = {name.lower(): value for name, value in answer.getheaders()}
-        return Reply(headers, json.loads(answer.read()))
+        text = answer.read()
+        return Reply(headers, json.loads(text) if text else None)

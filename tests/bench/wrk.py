@@ -8,14 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .bodies import Post
 from .servers import BenchFailed
 
-_GRACE = 30  # seconds beyond its duration that wrk may take to end
+_GRACE = 60  # seconds beyond its duration that wrk may take to end
 _INSTALL = ["apt-get", "install", "-qy", "--no-install-recommends", "wrk"]
 _SCRIPT = """
 wrk.method = "POST"
-wrk.headers["content-type"] = "application/json"
-wrk.body = [==[BODY]==]
+HEADERS
+local file = io.open("BODY", "rb")
+wrk.body = file:read("*a")
+file:close()
 
 function done(summary, latency)
   local e = summary.errors
@@ -53,20 +56,22 @@ def ensure(say: Callable[[str], None]) -> str:
     return told.split(" [")[0].strip()
 
 
-def script(folder: Path, name: str, body: str) -> Path:
-    """A Lua script that posts this body."""
-    path = folder / f"{name}.lua"
-    path.write_text(_SCRIPT.replace("BODY", body))
+def script(folder: Path, name: str, post: Post) -> Path:
+    """A Lua script that posts this."""
+    path, body = folder / f"{name}.lua", folder / f"{name}.body"
+    body.write_bytes(post.body)
+    headers = "\n".join(f"wrk.headers['{name}'] = '{value}'" for name, value in post.headers.items())
+    path.write_text(_SCRIPT.replace("HEADERS", headers).replace("BODY", str(body)))
     return path
 
 
-def load(url: str, script_file: Path, connections: int, seconds: int) -> Load:
+def load(url: str, script_file: Path, connections: int, seconds: float) -> Load:
     """One run.
 
     Raises:
         BenchFailed: wrk failed, or did not end.
     """
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s", f"-s{script_file}", url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout=30s", f"-s{script_file}", url]
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + _GRACE)
     except subprocess.SubprocessError as error:

@@ -3,6 +3,7 @@
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from modelramp_server.model_store import registry
+from modelramp_server.model_store.digest import artifact_digest
 from modelramp_server.model_store.failures import RegistryUnavailable
 from modelramp_server.model_store.fetch import fetch
 from modelramp_server.settings import FetchSettings
@@ -141,3 +143,76 @@ def test_a_login_in_the_address_is_told_to_nobody(tmp_path: Path) -> None:
 def test_a_login_in_the_address_is_not_kept(stub: RegistryStub, tmp_path: Path) -> None:
     fetch(wanted(stub.address.replace("//", "//me:secret@"), tmp_path / "model"))
     assert "secret" not in (tmp_path / "model.manifest").read_text()
+
+
+@pytest.mark.parametrize(
+    ("login", "sent"),
+    [
+        ({"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "sécret"}, "Basic bWU6c8OpY3JldA=="),
+        ({"MLFLOW_TRACKING_TOKEN": "token"}, "Bearer token"),
+        ({}, None),
+    ],
+)
+def test_mlflows_client_would_ask_the_same(
+    stub: RegistryStub, tmp_path: Path, monkeypatch, login: dict[str, str], sent: str | None
+) -> None:
+    (stub.folder / "weights/a b.bin").write_bytes(b"c")
+    for name, value in login.items():
+        monkeypatch.setenv(name, value)
+    heads: list[list[tuple[str, str | None]]] = []
+    answer = stub._answer
+
+    def noted(request: Any) -> None:
+        heads[-1].append((request.path, request.headers["Authorization"]))
+        answer(request)
+
+    monkeypatch.setattr(stub, "_answer", noted)
+    for client in ("ours", "MLflow's"):
+        if client == "MLflow's":
+            monkeypatch.setenv("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "true")  # which it alone knows
+        heads.append([])
+        fetch(wanted(stub.address, tmp_path / client))
+    ours, theirs = map(set, heads)
+    assert theirs - ours == {("/api/2.0/mlflow/registered-models/get?name=digits", sent)}, "nothing hangs on its answer"
+    assert ours < theirs and {login for _, login in ours} == {sent}
+
+
+def test_a_fetch_from_a_tracking_server_does_without_mlflows_client(stub: RegistryStub, tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    flags = ["fetch", "--model-uri=models:/digits/1", f"--mlflow-tracking-uri={stub.address}", f"--model={target}"]
+    script = "import sys; sys.modules['mlflow'] = None; from modelramp_server.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, *flags], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert artifact_digest(target) == artifact_digest(stub.folder)
+
+
+def test_a_server_that_stumbles_is_asked_again(stub: RegistryStub, tmp_path: Path, monkeypatch) -> None:
+    answer, stumbled = stub._answer, set[str]()
+
+    def stumbling(request: Any) -> None:
+        if request.path not in stumbled:
+            stumbled.add(request.path)
+            stub._send(request, 503, {})
+        else:
+            answer(request)
+
+    monkeypatch.setattr(stub, "_answer", stumbling)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    fetch(wanted(stub.address, tmp_path / "model"))
+    assert artifact_digest(tmp_path / "model") == artifact_digest(stub.folder)
+
+
+def test_files_that_the_server_would_have_fetched_elsewhere_are_left_to_mlflows_client(
+    stub: RegistryStub, tmp_path: Path, monkeypatch
+) -> None:
+    answer = stub._answer
+
+    def pointing(request: Any) -> None:
+        if "get-download-uri" in request.path:
+            stub._send(request, 200, {"artifact_uri": (stub.folder).as_uri()})
+        else:
+            answer(request)
+
+    monkeypatch.setattr(stub, "_answer", pointing)
+    fetch(wanted(stub.address, tmp_path / "model"))
+    assert stub.downloads == [] and artifact_digest(tmp_path / "model") == artifact_digest(stub.folder)

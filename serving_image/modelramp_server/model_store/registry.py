@@ -1,4 +1,4 @@
-"""MLflow's client with limits of our own, and its many ways to fail sorted into the contract's reasons."""
+"""What a registry tells of a version, and its many ways to fail, sorted into the contract's reasons."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from typing import Any
 
 from modelramp_server.model_store.failures import ModelNotFound, RegistryUnavailable
 from modelramp_server.model_store.origin import Registered, without_login
+from modelramp_server.model_store.tracking import TrackingServer, suffices
 from modelramp_server.runtime.base import ModelProblem
 
 # mlflow's own defaults are 7 retries of 120 s each: a pod would hang for a quarter of an hour without a word.
@@ -67,14 +68,25 @@ def refuse_without_address(uri: str, tracking_uri: str) -> None:
         raise RegistryUnavailable(f"MLFLOW_TRACKING_URI is not set; {uri} is asked of the MLflow server there")
 
 
+def tracking_server(tracking_uri: str) -> TrackingServer | None:
+    """The registry, where it can be asked without MLflow's client."""
+    _set_limits()
+    return TrackingServer(tracking_uri) if suffices(tracking_uri) else None
+
+
 def connect(tracking_uri: str) -> None:
-    """Point MLflow's client at the registry, with our limits where nobody chose others."""
-    for name, value in _LIMITS.items():
-        os.environ.setdefault(name, value)
+    """Point MLflow's client at the registry."""
+    _set_limits()
     import mlflow
 
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
+
+
+def _set_limits() -> None:
+    """Ours, where nobody chose others."""
+    for name, value in _LIMITS.items():
+        os.environ.setdefault(name, value)
 
 
 def line(error: BaseException) -> str:
@@ -98,6 +110,10 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _ask(model: Registered, tracking_uri: str) -> Any:
+    if server := tracking_server(tracking_uri):
+        if model.alias:
+            return server.by_alias(model.name, model.alias)
+        return server.version(model.name, model.version)
     connect(tracking_uri)
     from mlflow.tracking import MlflowClient
 
@@ -109,7 +125,7 @@ def _ask(model: Registered, tracking_uri: str) -> Any:
 
 def _sorted(error: Exception, uri: str, registry: str) -> ModelProblem:
     # Only the registry's own JSON error says that something isn't there; a 404 page of a proxy does not.
-    answered = type(error).__name__ == "RestException"
+    answered = type(error).__name__ in ("Refused", "RestException")
     if answered and getattr(error, "error_code", "") in NOT_THERE:
         return ModelNotFound(f"the registry at {registry} has no {uri}: {line(error)}")
     return RegistryUnavailable(f"the registry at {registry} does not tell about {uri}: {line(error)}")

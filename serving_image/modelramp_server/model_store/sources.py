@@ -1,4 +1,4 @@
-"""Where the files of a model come from, one by one: a folder, or whatever store MLflow's client can read."""
+"""Where the files of a model come from, one by one: a folder, the tracking server, or a store of MLflow's client."""
 
 import errno
 import shutil
@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from modelramp_server.model_store import registry
 from modelramp_server.model_store.digest import NOT_OF_THE_ARTIFACT, artifact_files
 from modelramp_server.model_store.failures import ModelNotFound, RegistryUnavailable
-from modelramp_server.model_store.origin import FORMS, without_login
+from modelramp_server.model_store.origin import FORMS, Registered, parse, without_login
+from modelramp_server.model_store.tracking import ProxiedFiles, files_of
 from modelramp_server.runtime.base import ArtifactDamaged, MissingPackages, ModelProblem
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -100,8 +101,7 @@ class StoreSource:
         """Get one file."""
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         try:
-            # What stores implement for one file; download_artifacts would list it first, to learn that it is no folder.
-            self._repository()._download_file(name, str(folder / name))
+            self._repository().download_file(name, str(folder / name))
         except Exception as error:
             for cause in registry.causes(error):
                 if isinstance(cause, OSError) and cause.errno in _OF_THE_DISK:
@@ -120,11 +120,16 @@ class StoreSource:
 
     def _repository(self) -> Any:
         if self._opened is None:
-            registry.connect(self._tracking_uri)
-            from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-            self._opened = get_artifact_repository(self.uri)
+            self._opened = self._proxied() or _MlflowRepository(self.uri, self._tracking_uri)
         return self._opened
+
+    def _proxied(self) -> ProxiedFiles | None:
+        server = registry.tracking_server(self._tracking_uri)
+        if server is None:
+            return None
+        wanted = parse(self.uri)
+        location = server.location(wanted.name, wanted.version) if isinstance(wanted, Registered) else self.uri
+        return files_of(server, location)
 
     def _sorted(self, error: Exception, what: str) -> ModelProblem:
         if isinstance(error, ModelProblem):
@@ -138,6 +143,18 @@ class StoreSource:
                 )
         by = f" from {without_login(self._tracking_uri)}" if self._tracking_uri else ""
         return RegistryUnavailable(f"{self.uri} {what}{by}: {registry.line(error)}")
+
+
+class _MlflowRepository:
+    """What stores implement for one file; download_artifacts would list it first, to learn that it is no folder."""
+
+    def __init__(self, uri: str, tracking_uri: str) -> None:
+        registry.connect(tracking_uri)
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        repository = get_artifact_repository(uri)
+        self.list_artifacts = repository.list_artifacts
+        self.download_file = repository._download_file
 
 
 def _missing_client(uri: str, error: ImportError) -> MissingPackages:

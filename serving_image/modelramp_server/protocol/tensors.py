@@ -32,6 +32,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BYTES": np.dtype(np.object_),
 }
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+_FEW = 1024
+_LARGEST = {dtype: float(np.finfo(dtype).max) for dtype in DTYPES.values() if dtype.kind == "f"}
 _ACCEPTED_KINDS = {"b": "b", "u": "ui", "i": "ui", "f": "fui"}
 
 
@@ -83,6 +85,8 @@ def narrow(array: Array, wanted: np.dtype[Any], where: str) -> Array:
         limits = np.iinfo(wanted)
         if int(array.min()) < limits.min or int(array.max()) > limits.max:
             raise BadRequest(f"{where}: data has values outside {limits.min} to {limits.max}")
+    if array.dtype == np.float64 and _squares(array) < _LARGEST.get(wanted, 0.0):
+        return array.astype(wanted)
     try:
         with np.errstate(over="raise"):
             return array.astype(wanted)
@@ -127,7 +131,12 @@ def to_json(array: Array) -> Any:
 
 def is_finite(array: Array) -> bool:
     """False where a float array holds NaN or an infinity."""
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    return array.dtype.kind != "f" or _squares(array) < math.inf or bool(np.isfinite(array).all())
+
+
+def _squares(array: Array) -> float:
+    """The sum of a few floats' squares: where it is small, so are they, and it is found in no time; else infinite."""
+    return float(np.vdot(array, array)) if array.size <= _FEW else math.inf
 
 
 def fits(array: Array, spec: TensorSpec) -> bool:
