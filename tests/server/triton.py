@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -68,6 +69,7 @@ class Triton:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
+        self._memory = f"modelramp-triton-{self.port}-"
         self.url = f"http://127.0.0.1:{self.port}"
         self.start()
 
@@ -75,9 +77,12 @@ class Triton:
         """Begin, without waiting; also on the same port again."""
         flags = ["--http-address=127.0.0.1", f"--http-port={self.port}", "--allow-grpc=false", "--allow-metrics=false"]
         flags += [f"--model-repository={self._repository}", f"--backend-directory={HOME / 'backends'}"]
+        flags.append(f"--backend-config=python,shm-region-prefix-name={self._memory}")
         environment = {**os.environ, "LD_LIBRARY_PATH": str(ROOT / "nvidia_pytriton.libs")}
         with (self._repository.parent / "log").open("ab") as log:
-            self._popen = subprocess.Popen([HOME / "bin/tritonserver", *flags], env=environment, stdout=log, stderr=log)
+            self._popen = subprocess.Popen(
+                [HOME / "bin/tritonserver", *flags], env=environment, stdout=log, stderr=log, start_new_session=True
+            )
 
     def wait_ready(self) -> "Triton":
         """Until its model is loaded."""
@@ -86,9 +91,11 @@ class Triton:
         return self
 
     def kill(self) -> None:
-        """SIGKILL."""
-        self._popen.kill()
+        """SIGKILL to it and the processes of its models, as when a container ends: they may outlive it."""
+        os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
+        for region in Path("/dev/shm").glob(f"{self._memory}*"):
+            region.unlink()
 
     def _ready(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
