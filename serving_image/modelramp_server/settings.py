@@ -76,21 +76,27 @@ class FetchSettings(CommonSettings):
     model_uri: str = Field(description="what to fetch: models:/<name>/<version>, s3://..., a folder")
 
 
-class ServeSettings(CommonSettings):
-    """Settings of the serving container."""
+class LoadSettings(CommonSettings):
+    """What whoever loads a model needs: `serve`, `predict` and `load_model`."""
 
     address = "model_path"
+
+    inference_device: Device = Field(default="auto", description="auto takes a GPU if there is one; cuda insists")
+    batch_size: int = Field(
+        default=32, ge=1, description="rows at most in one forward; how many are worth it is measured"
+    )
+    pyfunc_batching: bool = Field(default=False, description="batch pyfunc models too, which may look across rows")
+    warmup: int = Field(default=3, ge=1, description="forwards that warm a model up before it is used")
+
+
+class ServeSettings(LoadSettings):
+    """Settings of the serving container."""
 
     app_host: str = Field(default="0.0.0.0", description="address to listen on")
     app_port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 picks one")
     grpc_port: int | None = Field(
         default=None, ge=0, le=65535, description="port of V2 gRPC; not set: none; 0 picks one"
     )
-    inference_device: Device = Field(default="auto", description="auto takes a GPU if there is one; cuda insists")
-    batch_size: int = Field(
-        default=32, ge=1, description="rows at most in one forward; how many are worth it is measured"
-    )
-    pyfunc_batching: bool = Field(default=False, description="batch pyfunc models too, which may look across rows")
     batch_delay: float = Field(default=0.0, ge=0, le=10, description="seconds to wait for more rows")
     queue_limit: int = Field(default=1024, ge=1, description="requests waiting at most; beyond it 503")
     request_timeout: float = Field(
@@ -101,7 +107,6 @@ class ServeSettings(CommonSettings):
     memory_limit: MemoryLimit = Field(
         default="auto", description="memory short of which requests are refused, as 2Gi; auto: the container's; 0: none"
     )
-    warmup: int = Field(default=3, ge=1, description="forwards before the server says ready")
     drain_delay: float = Field(default=5.0, ge=0, description="seconds of accepting on after SIGTERM")
     traffic_file: Path = Field(default=Path("/etc/modelramp/traffic/split"), description="file of the split")
     candidate_url: str = Field(default="", description="address of the candidate; {revision} is filled in")

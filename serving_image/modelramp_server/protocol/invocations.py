@@ -77,13 +77,23 @@ def decode(body: bytes, model: Model) -> Invocation:
     told = model.params.canonical(document.get("params"))
     form = given[0]
     columns, matrix = _READERS[form](document[form])
-    arrays = _bind(columns, matrix, model, form)
+    arrays = bind(columns, matrix, model, form)
     return Invocation(arrays, rows_of(arrays, model.inputs), form.startswith("dataframe"), model.named_outputs, told)
 
 
 def decode_csv(body: bytes, model: Model) -> Invocation:
     """Parse and check a CSV body of `/invocations`; arguments and errors as for `decode`."""
     names, rows = csv_frame.read(body)
+    arrays = bind_csv(names, rows, model)
+    return Invocation(arrays, rows_of(arrays, model.inputs), True, model.named_outputs)
+
+
+def bind_csv(names: list[str], rows: csv_frame.Rows, model: Model) -> dict[str, Array]:
+    """The model's inputs from the cells of a CSV.
+
+    Raises:
+        BadRequest: with the column or row that is wrong.
+    """
     kinds = {spec.name: spec.datatype for spec in model.inputs}
     if kinds.keys() <= set(names) or not _is_matrix(model.inputs):
         columns = {
@@ -92,12 +102,10 @@ def decode_csv(body: bytes, model: Model) -> Invocation:
             )
             for index, name in enumerate(names)
         }
-        arrays = _bind(columns, None, model, "csv")
-    else:
-        kind = model.inputs[0].datatype
-        matrix = [csv_frame.typed(row, kind, f"csv: row {number}") for number, row in enumerate(rows, start=1)]
-        arrays = _bind(None, matrix, model, "csv")
-    return Invocation(arrays, rows_of(arrays, model.inputs), True, model.named_outputs)
+        return bind(columns, None, model, "csv")
+    kind = model.inputs[0].datatype
+    matrix = [csv_frame.typed(row, kind, f"csv: row {number}") for number, row in enumerate(rows, start=1)]
+    return bind(None, matrix, model, "csv")
 
 
 def encode(invocation: Invocation, outputs: Mapping[str, Array]) -> bytes:
@@ -163,7 +171,12 @@ def _is_matrix(specs: Sequence[TensorSpec]) -> bool:
     return len(specs) == 1 and len(specs[0].shape) > 1
 
 
-def _bind(columns: dict[str, Any] | None, matrix: Any, model: Model, form: str) -> dict[str, Array]:
+def bind(columns: Mapping[str, Any] | None, matrix: Any, model: Model, form: str) -> dict[str, Array]:
+    """The model's inputs from columns by name, or from rows without names; lists or arrays. `form` is for errors.
+
+    Raises:
+        BadRequest: they do not fit the model's inputs.
+    """
     specs, wanted = model.inputs, [spec.name for spec in model.inputs]
     if columns and set(columns) >= set(wanted) - model.optional:
         rows = len(next(iter(columns.values())))
@@ -208,7 +221,7 @@ def _checked(data: Any, spec: TensorSpec, where: str) -> Array:
     try:
         array = from_json(data, spec.datatype, where)
     except BadRequest:
-        if DTYPES[spec.datatype].kind not in "iu" or not isinstance(data, list):
+        if DTYPES[spec.datatype].kind not in "iu" or not isinstance(data, list | np.ndarray):
             raise
         array = from_json(_whole(data), spec.datatype, where)
     if array.ndim == 2 and array.shape[1] == 1 and len(spec.shape) == 1:
@@ -217,8 +230,9 @@ def _checked(data: Any, spec: TensorSpec, where: str) -> Array:
     return array
 
 
-def _whole(data: list[Any]) -> list[Any]:
+def _whole(data: list[Any] | Array) -> list[Any]:
     """Integers that a frame wrote as 1.0, as it does for a column that once lacked a value."""
+    data = data.tolist() if isinstance(data, np.ndarray) else data
     return [int(item) if isinstance(item, float) and item.is_integer() else item for item in data]
 
 

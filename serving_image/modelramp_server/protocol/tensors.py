@@ -54,12 +54,12 @@ def datatype_of(array: Array) -> str:
 
 
 def from_json(data: object, datatype: str, where: str) -> Array:
-    """Turn a JSON list (flat or nested) into an array of the V2 datatype, refusing what would be altered.
+    """Turn a JSON list (flat or nested), or an array, into one of the V2 datatype, refusing what would be altered.
 
     Raises:
         BadRequest: ragged, of another type, or out of range.
     """
-    if not isinstance(data, list):
+    if not isinstance(data, list | np.ndarray):
         raise BadRequest(f"{where}: data must be a list")
     if datatype == "BYTES":
         return _strings(data, where)
@@ -183,14 +183,14 @@ def reshape(array: Array, shape: tuple[int, ...], where: str) -> Array:
     return array.reshape(shape)
 
 
-def _unsigned(data: list[Any], array: Array) -> Array:
+def _unsigned(data: list[Any] | Array, array: Array) -> Array:
     """What numpy took for floats, because integers above 2^63 stood beside smaller ones; else the array as it is."""
     items = np.asarray(data, dtype=object)
     whole = all(type(item) is int and 0 <= item < 2**64 for item in items.ravel())
     return items.astype(np.uint64) if whole else array
 
 
-def _strings(data: list[Any], where: str) -> Array:
+def _strings(data: list[Any] | Array, where: str) -> Array:
     try:
         array = np.array(data, dtype=object)
     except ValueError:
