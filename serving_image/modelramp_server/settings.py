@@ -22,7 +22,15 @@ MemoryLimit = Annotated[
     Literal["auto"] | int, BeforeValidator(lambda value: value if value == "auto" else sizes.parse(value))
 ]
 
-SHORT_FLAGS = {"model_path": "--model", "model_name": "--name", "app_host": "--host", "app_port": "--port"}
+SHORT_FLAGS = {
+    "model_path": "--model",
+    "model_name": "--name",
+    "app_host": "--host",
+    "app_port": "--port",
+    "predict_input": "--input",
+    "predict_output": "--output",
+    "predict_columns": "--columns",
+}
 
 
 class InvalidSettings(Exception):
@@ -137,7 +145,19 @@ class ServeSettings(LoadSettings):
         return port
 
 
-KINDS: dict[str, type[CommonSettings]] = {"serve": ServeSettings, "fetch": FetchSettings}
+class PredictSettings(LoadSettings):
+    """Settings of scoring files and folders without a server."""
+
+    address = "model_path"
+
+    predict_input: Path = Field(description="what to score: a .csv, .parquet or .npy file, or a folder of images")
+    predict_output: Path = Field(description="folder for the results; the same command goes on there after a stop")
+    predict_columns: str = Field(
+        default="", description="columns of the table that are the model's one matrix, in order: a,b,c (default: all)"
+    )
+
+
+KINDS: dict[str, type[CommonSettings]] = {"serve": ServeSettings, "predict": PredictSettings, "fetch": FetchSettings}
 Settings = TypeVar("Settings", bound=CommonSettings)
 
 

@@ -88,14 +88,14 @@ def decode_csv(body: bytes, model: Model) -> Invocation:
     return Invocation(arrays, rows_of(arrays, model.inputs), True, model.named_outputs)
 
 
-def bind_csv(names: list[str], rows: csv_frame.Rows, model: Model) -> dict[str, Array]:
-    """The model's inputs from the cells of a CSV.
+def bind_csv(names: list[str], rows: csv_frame.Rows, model: Model, first: int = 1) -> dict[str, Array]:
+    """The model's inputs from the cells of a CSV, whose first row has this number.
 
     Raises:
         BadRequest: with the column or row that is wrong.
     """
     kinds = {spec.name: spec.datatype for spec in model.inputs}
-    if kinds.keys() <= set(names) or not _is_matrix(model.inputs):
+    if kinds.keys() <= set(names) or not is_matrix(model.inputs):
         columns = {
             name: csv_frame.typed(
                 [row[index] for row in rows], kinds.get(name, "BYTES"), f"csv.{name}", name in model.optional
@@ -104,13 +104,13 @@ def bind_csv(names: list[str], rows: csv_frame.Rows, model: Model) -> dict[str, 
         }
         return bind(columns, None, model, "csv")
     kind = model.inputs[0].datatype
-    matrix = [csv_frame.typed(row, kind, f"csv: row {number}") for number, row in enumerate(rows, start=1)]
+    matrix = [csv_frame.typed(row, kind, f"csv: row {number}") for number, row in enumerate(rows, start=first)]
     return bind(None, matrix, model, "csv")
 
 
 def encode(invocation: Invocation, outputs: Mapping[str, Array]) -> bytes:
     """The answer: a list for an unnamed output; for named ones an object of lists, or records for a frame."""
-    lists = {name: _nested(array) for name, array in outputs.items()}
+    lists = {name: as_lists(array) for name, array in outputs.items()}
     predictions: Any = lists
     if not invocation.named and len(lists) == 1:
         predictions = next(iter(lists.values()))
@@ -167,7 +167,8 @@ def _rows(value: list[Any], form: str) -> tuple[dict[str, Any] | None, Any]:
 _READERS = {"dataframe_split": _split, "dataframe_records": _records, "instances": _instances, "inputs": _inputs}
 
 
-def _is_matrix(specs: Sequence[TensorSpec]) -> bool:
+def is_matrix(specs: Sequence[TensorSpec]) -> bool:
+    """Whether the model takes one matrix: the columns of a frame are then its columns, in order."""
     return len(specs) == 1 and len(specs[0].shape) > 1
 
 
@@ -184,7 +185,7 @@ def bind(columns: Mapping[str, Any] | None, matrix: Any, model: Model, form: str
             spec.name: _column(columns.get(spec.name, [None] * rows), spec, f"{form}.{spec.name}", model.optional)
             for spec in specs
         }
-    if matrix is not None and (_is_matrix(specs) or (columns is None and len(specs) == 1)):
+    if matrix is not None and (is_matrix(specs) or (columns is None and len(specs) == 1)):
         return {wanted[0]: _checked(matrix, specs[0], form)}
     if len(specs) == 1 and columns is not None and len(columns) == 1 and "input" in columns:
         return {wanted[0]: _checked(columns["input"], specs[0], f"{form}.input")}
@@ -236,9 +237,10 @@ def _whole(data: list[Any] | Array) -> list[Any]:
     return [int(item) if isinstance(item, float) and item.is_integer() else item for item in data]
 
 
-def _nested(array: Array) -> Any:
+def as_lists(array: Array) -> Any:
+    """An output as orjson can write it, nested as its shape says."""
     if array.ndim == 0:
-        return _nested(array.reshape(1))[0]
+        return as_lists(array.reshape(1))[0]
     plain = array.dtype.kind in "fiub" and is_finite(array)
     if plain:
         return array if array.flags.c_contiguous else array.copy(order="C")

@@ -121,7 +121,7 @@ def to_json(array: Array) -> Any:
     if flat.dtype.kind == "f":
         return flat if is_finite(flat) else [_number(value) for value in flat.tolist()]
     if datatype_of(flat) == "BYTES":
-        return [_text(item) for item in flat.tolist()]
+        return [as_text(item) for item in flat.tolist()]
     return flat
 
 
@@ -223,5 +223,6 @@ def _number(value: float) -> float | str:
     return "Infinity" if value > 0 else "-Infinity"
 
 
-def _text(item: object) -> str:
+def as_text(item: object) -> str:
+    """An element of BYTES."""
     return item.decode(errors="replace") if isinstance(item, bytes) else str(item)

@@ -43,7 +43,8 @@ def load_model(model: str | Path, **settings: Any) -> Model:
             raise TypeError(f"load_model has no setting {name!r}; it has {', '.join(LoadSettings.model_fields)}")
     read_dotenv()
     named_here = {"mlflow_model_name": "", "mlflow_model_alias": "", "model_path": str(model)}
-    return Model(parse(LoadSettings, Namespace(**named_here, **settings)))
+    told = parse(LoadSettings, Namespace(**named_here, **settings))
+    return Model(told, fetch.local_folder(told))
 
 
 class Model:
@@ -52,15 +53,15 @@ class Model:
     Use it in a `with` block, or `close` it, to let go of its memory.
     """
 
-    def __init__(self, settings: LoadSettings) -> None:
-        self.folder = fetch.local_folder(settings)
-        self.name = settings.model_name or self.folder.name
+    def __init__(self, settings: LoadSettings, folder: Path) -> None:
+        self.name = settings.model_name or folder.name
         self.version = settings.model_version
         limits = BatchLimits(settings.batch_size, 0.0, settings.warmup, 0.0, settings.pyfunc_batching)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         try:
             self._runtime: Runtime | None
-            self._runtime, self.spec, warm = self._thread.submit(prepare, lambda: self._load(settings), limits).result()
+            preparing = self._thread.submit(prepare, lambda: _load(settings, folder), limits)
+            self._runtime, self.spec, warm = preparing.result()
         except BaseException:
             self._thread.shutdown(wait=False)
             raise
@@ -114,9 +115,10 @@ class Model:
     ) -> None:
         self.close()
 
-    def _load(self, settings: LoadSettings) -> tuple[mlmodel.MLmodel, Runtime]:
-        model = mlmodel.read(self.folder)
-        return model, load(model, settings.model_runtime, settings.inference_device, settings.allow_code)
+
+def _load(settings: LoadSettings, folder: Path) -> tuple[mlmodel.MLmodel, Runtime]:
+    model = mlmodel.read(folder)
+    return model, load(model, settings.model_runtime, settings.inference_device, settings.allow_code)
 
 
 def _run(runtime: Runtime, inputs: dict[str, Array], rows: int, batch: int, params: bytes) -> dict[str, Array]:
