@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.lib import format as npy
 
 from modelramp_server.protocol.errors import BadRequest
-from modelramp_server.protocol.tensors import Array
+from modelramp_server.protocol.tensors import ACCEPTED_KINDS, DTYPES, Array, TensorSpec, check_shape, narrow
 
 _HEADER_LIMIT = 4096  # bytes, of a literal that numpy parses
 _KINDS = "biuf"
@@ -54,3 +55,20 @@ def write(array: Array) -> bytes:
     file = io.BytesIO()
     np.save(file, array, allow_pickle=False)
     return file.getvalue()
+
+
+def as_input(array: Array, inputs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """The array as the model's one input; one row may come without the axis of rows.
+
+    Raises:
+        BadRequest: the model has several inputs, or wants other values or another shape.
+    """
+    if len(inputs) != 1:
+        raise BadRequest(f"npy: one array, and the model has the inputs {[spec.name for spec in inputs]}; send JSON")
+    spec = inputs[0]
+    if spec.datatype == "BYTES" or array.dtype.kind not in ACCEPTED_KINDS[DTYPES[spec.datatype].kind]:
+        raise BadRequest(f"npy: the array is of {array.dtype.name}, the model wants {spec.datatype}")
+    if array.ndim == len(spec.shape) - 1 and spec.shape[0] in (-1, 1):
+        array = array[None]
+    check_shape(array, spec, "npy")
+    return {spec.name: np.ascontiguousarray(narrow(array, DTYPES[spec.datatype], "npy"))}
