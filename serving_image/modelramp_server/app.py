@@ -148,7 +148,7 @@ class App:
     def _inference_routes(self) -> dict[str, tuple[str, bool]]:
         paths = self._model_paths()
         routes = {f"{path}/infer": ("infer", path == paths[0]) for path in paths}
-        return {**routes, "/invocations": ("invocations", True)}
+        return {**routes, "/invocations": ("invocations", True), "/predict": ("predict", True)}
 
     def _page_routes(self) -> dict[str, dict[str, Route]]:
         routes: dict[str, dict[str, Route]] = {

@@ -14,7 +14,6 @@ from modelramp_server.memory import MemoryWatch
 from modelramp_server.prediction import draw
 from modelramp_server.protocol.compression import SMALLEST
 from modelramp_server.protocol.errors import ModelFailed, NotReady, ServingError
-from modelramp_server.protocol.tensors import Array
 from modelramp_server.runtime.base import ModelProblem
 
 Result = TypeVar("Result")
@@ -96,7 +95,7 @@ class LocalModel:
     async def _infer(self, request: InferenceRequest) -> Answer:
         model, dialect = self.loaded(), self._dialects[request.route]
         self._queue.admit(1, request.deadline)  # before the work of decoding
-        size = _OFF_LOOP if request.encoding else len(request.body)
+        size = _OFF_LOOP if request.encoding else dialect.decoding(request)
         decoded = await self._codec_call(
             size, lambda: dialect.decode(plain(request), model), before=self.memory.check_now
         )
@@ -104,10 +103,12 @@ class LocalModel:
             decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params, request.client
         )
         try:
-            answer = await self._codec_call(_size(outputs), lambda: dialect.encode(decoded, outputs))
+            answer = await self._codec_call(
+                dialect.encoding(decoded, outputs), lambda: dialect.encode(decoded, outputs)
+            )
         except (TypeError, ValueError) as error:
             raise ModelFailed(f"the model's outputs can't be written: {error}") from error
-        answer.prediction = draw(outputs)
+        answer.prediction = answer.prediction or draw(outputs)
         return answer
 
     async def _codec_call(
@@ -123,7 +124,3 @@ class LocalModel:
             return call()
 
         return await asyncio.get_running_loop().run_in_executor(self._codec, later)
-
-
-def _size(outputs: dict[str, Array]) -> int:
-    return sum(array.nbytes for array in outputs.values())

@@ -97,7 +97,14 @@ class LoadSettings(CommonSettings):
     warmup: int = Field(default=3, ge=1, description="forwards that warm a model up before it is used")
 
 
-class ServeSettings(LoadSettings):
+class WorkSettings(LoadSettings):
+    """What whoever reads files of images needs: `serve` and `predict`."""
+
+    max_pixels: int = Field(default=40_000_000, ge=1, description="width times height of an image at most")
+    max_workers: int = Field(default=2, ge=1, le=64, description="threads that decode images and large bodies")
+
+
+class ServeSettings(WorkSettings):
     """Settings of the serving container."""
 
     app_host: str = Field(default="0.0.0.0", description="address to listen on")
@@ -111,7 +118,6 @@ class ServeSettings(LoadSettings):
         default=30.0, gt=0, description="seconds a request may take, a client to send it, and to read the answer"
     )
     payload_limit: Size = Field(default=64 * 1024 * 1024, ge=1, description="size of a request body at most")
-    max_workers: int = Field(default=2, ge=1, le=64, description="threads that decode and encode large bodies")
     memory_limit: MemoryLimit = Field(
         default="auto", description="memory short of which requests are refused, as 2Gi; auto: the container's; 0: none"
     )
@@ -145,7 +151,7 @@ class ServeSettings(LoadSettings):
         return port
 
 
-class PredictSettings(LoadSettings):
+class PredictSettings(WorkSettings):
     """Settings of scoring files and folders without a server."""
 
     address = "model_path"

@@ -115,8 +115,8 @@ def encode(invocation: Invocation, outputs: Mapping[str, Array]) -> bytes:
     if not invocation.named and len(lists) == 1:
         predictions = next(iter(lists.values()))
     elif invocation.by_record and all(array.ndim for array in outputs.values()):
-        nested = {name: value if isinstance(value, list) else value.tolist() for name, value in lists.items()}
-        predictions = [dict(zip(nested, row, strict=True)) for row in zip(*nested.values(), strict=True)]
+        columns = {name: value if isinstance(value, list) else value.tolist() for name, value in lists.items()}
+        predictions = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -238,7 +238,7 @@ def _whole(data: list[Any] | Array) -> list[Any]:
 
 
 def nested(array: Array) -> Any:
-    """An output as orjson can write it, nested as its shape says."""
+    """Something orjson can write, nested as the array is."""
     if array.ndim == 0:
         return nested(array.reshape(1))[0]
     plain = array.dtype.kind in "fiub" and is_finite(array)

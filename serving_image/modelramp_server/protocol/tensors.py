@@ -32,7 +32,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BYTES": np.dtype(np.object_),
 }
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
-_ACCEPTED_KINDS = {"b": "b", "u": "ui", "i": "ui", "f": "fui"}
+ACCEPTED_KINDS = {"b": "b", "u": "ui", "i": "ui", "f": "fui"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def from_json(data: object, datatype: str, where: str) -> Array:
     wanted = DTYPES[datatype]
     if datatype == "UINT64" and array.dtype.kind == "f":
         array = _unsigned(data, array)
-    if array.size and array.dtype.kind not in _ACCEPTED_KINDS[wanted.kind]:
+    if array.size and array.dtype.kind not in ACCEPTED_KINDS[wanted.kind]:
         raise BadRequest(f"{where}: data has values that are no {datatype}")
     return narrow(array, wanted, where)
 

@@ -1,0 +1,1 @@
+"""Images in, classes and masks out: decoding, preprocessing and postprocessing as the model's metadata says."""
