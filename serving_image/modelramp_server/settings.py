@@ -30,6 +30,7 @@ SHORT_FLAGS = {
     "predict_input": "--input",
     "predict_output": "--output",
     "predict_columns": "--columns",
+    "predict_write": "--write",
 }
 
 
@@ -161,6 +162,17 @@ class PredictSettings(WorkSettings):
     predict_columns: str = Field(
         default="", description="columns of the table that are the model's one matrix, in order: a,b,c (default: all)"
     )
+    predict_write: str = Field(
+        default="masks", description="pictures to write for images: of masks, probabilities, overlays; or none"
+    )
+
+    @field_validator("predict_write")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        for name in value.split(","):
+            if name.strip() not in ("masks", "probabilities", "overlays", "none"):
+                raise ValueError("it is a list of masks, probabilities, overlays, such as masks,overlays; or none")
+        return value
 
 
 KINDS: dict[str, type[CommonSettings]] = {"serve": ServeSettings, "predict": PredictSettings, "fetch": FetchSettings}

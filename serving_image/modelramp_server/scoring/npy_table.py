@@ -37,9 +37,9 @@ class NpyTable:
             names = ", ".join(spec.name for spec in model.inputs)
             raise Unreadable(f"the model's inputs are {names}; an array can be one of them only: use csv or parquet")
         try:
-            check_shape(self._array[:1], model.inputs[0], path.name)
-        except (BadRequest, IndexError) as error:
-            raise Unreadable(str(error)) from None
+            check_shape(self._array[:1] if self._array.ndim else self._array, model.inputs[0], path.name)
+        except BadRequest as error:
+            raise Unreadable(error.message) from None
         self.total = len(self._array)
 
     def batches(self, skip: int, rows: int) -> Iterator[Batch]:

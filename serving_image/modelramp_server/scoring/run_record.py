@@ -8,7 +8,7 @@ import orjson
 from modelramp_server.scoring.whole import write_json
 from modelramp_server.settings import InvalidSettings
 
-RECORD, SUMMARY = "run.json", "summary.json"
+RECORD = "run.json"
 
 
 def claim(folder: Path, run: Mapping[str, object]) -> None:
@@ -29,7 +29,10 @@ def claim(folder: Path, run: Mapping[str, object]) -> None:
         before = orjson.loads((folder / RECORD).read_bytes())
     except orjson.JSONDecodeError:
         raise InvalidSettings(f"{folder / RECORD} can't be read; name another folder") from None
-    if others := list(_differences(run, before)):
+    others = list(_differences(run, before))
+    if others and not any(path.is_file() and path.name != RECORD for path in folder.rglob("*")):
+        write_json(folder / RECORD, run)  # nothing was done with the other one
+    elif others:
         raise InvalidSettings(
             f"PREDICT_OUTPUT (--output), {folder}, holds another run: {'; '.join(others)}. Name another folder, or "
             "remove this one"

@@ -8,6 +8,10 @@ from types import FrameType
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Interrupted(Exception):
+    """The work was ended before its end; the message says how far it is."""
+
+
 class Stop:
     """Whether somebody asked for it."""
 
