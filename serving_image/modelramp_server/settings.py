@@ -211,7 +211,7 @@ def add_flags(parser: ArgumentParser, kind: type[CommonSettings]) -> None:
         default = f" (default {default_of(field)})" if default_of(field) else ""
         help_text = f"{field.description}{default} [{name.upper()}]".replace("%", "%%")
         if field.annotation is bool:
-            parser.add_argument(*flags_of(name), dest=name, action="store_const", const=True, help=help_text)
+            parser.add_argument(*flags_of(name), dest=name, nargs="?", const=True, metavar="true|false", help=help_text)
         else:
             parser.add_argument(*flags_of(name), dest=name, metavar="VALUE", help=help_text)
 

@@ -9,13 +9,25 @@ from typing import Any
 from modelramp_server.scoring.command import Status, predict
 from modelramp_server.settings import PredictSettings
 
-# A part of four rows instead of thousands, so that small files have several.
-_SMALL_PARTS = """
-import sys
+# Tables in parts of four rows instead of thousands. Each batch is noted, and at one of them comes a signal.
+_WATCHED = """
+import os, sys
+from pathlib import Path
 from modelramp_server import cli
-from modelramp_server.scoring import csv_table
+from modelramp_server.scoring import csv_table, image_scoring, table_scoring
 csv_table.CsvTable.rows_a_part = 4
-cli.main(["predict", *sys.argv[1:]])
+notes, at, number = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+def watched(score):
+    def noted(*arguments):
+        with notes.open("a") as file:
+            print("batch", file=file)
+        if len(notes.read_text().split()) == at:
+            os.kill(os.getpid(), number)
+        return score(*arguments)
+    return noted
+for module in (table_scoring, image_scoring):
+    module.score = watched(module.score)
+cli.main(["predict", *sys.argv[4:]])
 """
 
 
@@ -24,12 +36,22 @@ def scored(model: Path, source: Path, output: Path, **settings: Any) -> Status:
     return predict(PredictSettings(model_path=str(model), predict_input=source, predict_output=output, **settings))
 
 
-def command(model: Path, source: Path, output: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    arguments = ["--model", str(model), "--input", str(source), "--output", str(output), *flags]
-    return subprocess.run(
-        [sys.executable, "-c", _SMALL_PARTS, *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+class Watched:
+    """The command in processes of their own, one after the other; at the batch `at` of all, one gets the signal."""
+
+    def __init__(self, notes: Path, at: int, number: int) -> None:
+        self._notes = notes
+        self._script = [sys.executable, "-c", _WATCHED, str(notes), str(at), str(number)]
+
+    def run(self, model: Path, source: Path, output: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+        """Until it ends."""
+        arguments = ["--model", str(model), "--input", str(source), "--output", str(output), *flags]
+        return subprocess.run([*self._script, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+    @property
+    def batches(self) -> int:
+        """How many there were."""
+        return len(self._notes.read_text().split())
 
 
 def summary(output: Path) -> Any:

@@ -7,7 +7,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from modelramp_server.model_store import fetch
-from modelramp_server.model_store.digest import artifact_digest
+from modelramp_server.model_store.digest import artifact_files, combined_digest, file_digest
 from modelramp_server.runtime.base import ModelProblem, first_line
 from modelramp_server.scoring import summary
 from modelramp_server.scoring.model import Model
@@ -86,7 +86,7 @@ def _run(settings: PredictSettings, folder: Path) -> dict[str, object]:
     source = settings.predict_input
     run: dict[str, object] = {
         "model": f"{settings.model_name or folder.name} {settings.model_version}".strip(),
-        "digest": artifact_digest(folder),
+        "digest": _digest(folder),
         "runtime": settings.model_runtime,
         "input": str(source.resolve()),
     }
@@ -95,6 +95,12 @@ def _run(settings: PredictSettings, folder: Path) -> dict[str, object]:
     found = source.stat()
     changed = datetime.fromtimestamp(found.st_mtime, UTC).isoformat()
     return {**run, "columns": settings.predict_columns, "input_bytes": found.st_size, "input_modified": changed}
+
+
+def _digest(folder: Path) -> str:
+    """Of the model; Python writes what it compiles of a model's code into the folder."""
+    names = [name for name in artifact_files(folder) if "__pycache__" not in name.split("/")]
+    return combined_digest((name, file_digest(folder / name)) for name in names)
 
 
 def _images(settings: PredictSettings, folder: Path) -> None:
@@ -106,7 +112,7 @@ def _images(settings: PredictSettings, folder: Path) -> None:
     if not images:
         raise Unreadable(f"{settings.predict_input} holds no images; a table is named itself, not its folder")
     journal = ResultJournal(settings.predict_output)
-    finished = (settings.predict_output / summary.SUMMARY).is_file()
+    finished = (settings.predict_output / summary.SUMMARY).is_file() and not journal.failed
     if not finished or not all(map(journal.done, images)):
         with Model(settings, folder) as model:
             score_images(model, settings, folder, images)

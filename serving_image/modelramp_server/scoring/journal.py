@@ -33,7 +33,9 @@ class ResultJournal:
         return image in self.lines and "error" not in self.lines[image]
 
     def begin(self) -> None:
-        """Start to write; what a kill has cut short goes."""
+        """Start to write; what a kill has cut short goes, and what failed, which is tried again if it is there."""
+        self.lines = {image: line for image, line in self.lines.items() if self.done(image)}
+        self.failed = 0
         self._write(_PARTIAL)
         self._file = (self._folder / _PARTIAL).open("ab")
 
