@@ -181,7 +181,7 @@ def _json(findings: Findings, name: str, rows: int) -> bytes:
 def _values(array: Array) -> Any:
     """What orjson can write of an array, and of each of its rows."""
     whole = array.ndim == 1 and array.dtype.kind in "iub"
-    return array.tolist() if whole else invocations.nested(array)
+    return array.tolist() if whole else invocations.as_lists(array)
 
 
 def _drawn(findings: Findings) -> Prediction | None:
