@@ -136,7 +136,7 @@ class App:
             return refused
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
-            return ServingError(404, f"no such path: {path[:200]}; see /v2 and /v2/models/{self.local.name}")
+            return ServingError(404, f"no such path: {path[:200]}; see /docs")
         if match[1] != self.local.name:
             return ServingError(404, f"no model {match[1][:200]!r} here; this server has {self.local.name!r}")
         return ServingError(404, f"no version {match[2]!r} here; this server has {self.local.version!r}")

@@ -16,7 +16,7 @@ from modelramp_server.batching.model_thread import BatchLimits, LoadedModel, Mod
 from modelramp_server.front_door import FrontDoor
 from modelramp_server.http_server import HttpServer
 from modelramp_server.images.loading import load as load_images
-from modelramp_server.images.predict import Predict
+from modelramp_server.images.predict import ROUTE, Predict
 from modelramp_server.local_model import LocalModel
 from modelramp_server.memory import MemoryWatch, container_limit, own_bytes
 from modelramp_server.observability import outputs
@@ -62,7 +62,7 @@ class Service:
         self.traffic = Traffic(self.local, self._client, self.metrics, settings.hostname, self.shadower)
         self._split_file = SplitFile(settings.traffic_file, self.traffic.observe)
         self._thread = ModelThread(
-            lambda: self._watched(*self._load(settings, folder)),
+            lambda: self._watched(*_load(settings, folder), settings.max_pixels),
             queue,
             BatchLimits(
                 settings.batch_size,
@@ -122,13 +122,8 @@ class Service:
         self._front.start(lambda: self.server.config.ssl)
         self._thread.start(loop, self.local)
 
-    def _load(self, settings: ServeSettings, folder: Path) -> tuple[mlmodel.MLmodel, Runtime]:
-        model = mlmodel.read(folder)
-        runtime = load(model, settings.model_runtime, settings.inference_device, settings.allow_code)
-        self.local.speak("predict", Predict(load_images(model, runtime.inputs, settings.max_pixels)))
-        return model, runtime
-
-    def _watched(self, model: mlmodel.MLmodel, runtime: Runtime) -> tuple[mlmodel.MLmodel, Runtime]:
+    def _watched(self, model: mlmodel.MLmodel, runtime: Runtime, max_pixels: int) -> tuple[mlmodel.MLmodel, Runtime]:
+        self.local.speak(ROUTE, Predict(load_images(model, runtime.inputs, max_pixels)))
         return model, outputs.watched(runtime, self._not_finite)
 
     def _not_finite(self, rows: int) -> None:
@@ -137,11 +132,19 @@ class Service:
 
     def _ready(self, model: LoadedModel) -> None:
         self.metrics.model_loaded(model.runtime, model.device, bool(model.fallback))
-        log.info("ready: %s on %s, up to %d rows a forward", model.runtime, model.device, model.batch_rows)
+        log.info(
+            "ready at %s (for people: /docs): %s on %s, up to %d rows a forward",
+            self.server.address, model.runtime, model.device, model.batch_rows,
+        )  # fmt: skip
 
     def _give_up(self, problem: ModelProblem) -> None:
         self.problem = problem
         self.server.should_exit = True
+
+
+def _load(settings: ServeSettings, folder: Path) -> tuple[mlmodel.MLmodel, Runtime]:
+    model = mlmodel.read(folder)
+    return model, load(model, settings.model_runtime, settings.inference_device, settings.allow_code)
 
 
 def _rpc(

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from modelramp_server import cli, settings_page, sizes
+from modelramp_server.exchange import InferenceRequest
 from modelramp_server.settings import FetchSettings, InvalidSettings, ServeSettings, parse, read_dotenv
 from tests.server.served import Served
 
@@ -151,7 +153,7 @@ def test_large_bodies_are_decoded_by_as_many_threads_as_set(start: Any, lookup_m
     server: Served = start(lookup_model, max_workers=2)
     both = threading.Barrier(2, timeout=20)
     loop = server.service.server.servers[0].get_loop()
-    calls = [
-        asyncio.run_coroutine_threadsafe(server.service.local._codec_call(1 << 30, both.wait), loop) for _ in range(2)
-    ]
+    asked = InferenceRequest("infer", "/", [], b"", None, time.monotonic(), 60.0)
+    decode = server.service.local._decoders.run
+    calls = [asyncio.run_coroutine_threadsafe(decode(asked, lambda: None, both.wait), loop) for _ in range(2)]
     assert sorted(call.result(30) for call in calls) == [0, 1]

@@ -18,6 +18,7 @@ from modelramp_server.protocol.tensors import Array
 # A progressive JPEG may hold thousands of scans of a few bytes, each a pass over all pixels. Encoders write about ten.
 MOST_SCANS = 64
 _SCAN = b"\xff\xda"
+_LARGEST_MASK = 1 << 27  # pixels
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -81,6 +82,21 @@ def of_array(array: Array) -> Picture:
     if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise BadRequest(f"npy: an image of shape {list(array.shape)}; it must be (height, width[, 1, 3 or 4])")
     return Picture(Image.fromarray(np.ascontiguousarray(array)), 1)
+
+
+def labels_of(body: bytes, side: int) -> Array | None:
+    """The numbers of classes in a mask, as `render.mask_png` writes it, at most `side` pixels wide and high; None for
+    any other PNG.
+
+    Raises:
+        OSError, SyntaxError: no PNG.
+        ServingError: too large.
+    """
+    image = PngImagePlugin.PngImageFile(io.BytesIO(body))
+    check_pixels(*image.size, _LARGEST_MASK)
+    if image.mode != "P":
+        return None
+    return np.asarray(image.resize((min(side, image.width), min(side, image.height)), Image.Resampling.NEAREST))
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:

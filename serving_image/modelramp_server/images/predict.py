@@ -171,11 +171,17 @@ def _npy(findings: Findings, name: str) -> bytes:
 def _json(findings: Findings, name: str, rows: int) -> bytes:
     """`predictions`: a record for each row."""
     arrays = {name: _told(findings, name)} if name else findings.arrays
-    lists = {each: invocations.nested(array) for each, array in arrays.items()}
+    lists = {each: _values(array) for each, array in arrays.items()}
     predictions: Any = lists
     if all(array.ndim and len(array) == rows for array in arrays.values()):
         predictions = [{each: values[row] for each, values in lists.items()} for row in range(rows)]
     return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _values(array: Array) -> Any:
+    """What orjson can write of an array, and of each of its rows."""
+    whole = array.ndim == 1 and array.dtype.kind in "iub"
+    return array.tolist() if whole else invocations.as_lists(array)
 
 
 def _drawn(findings: Findings) -> Prediction | None:

@@ -102,7 +102,7 @@ class Preprocessor:
     def _padded(self, picture: Picture, width: int, height: int) -> Prepared:
         part = max(picture.width / width, picture.height / height)
         inner = max(1, round(picture.width / part)), max(1, round(picture.height / part))
-        left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+        left, top = round((width - inner[0]) / 2), round((height - inner[1]) / 2)
         image = self._resized(picture, *inner, (0, 0, picture.width, picture.height))
         value = self.declared.pad_value
         frame = Image.new(self._mode, (width, height), value if self._mode == "L" else (value, value, value))

@@ -110,7 +110,7 @@ def bind_csv(names: list[str], rows: csv_frame.Rows, model: Model, first: int = 
 
 def encode(invocation: Invocation, outputs: Mapping[str, Array]) -> bytes:
     """The answer: a list for an unnamed output; for named ones an object of lists, or records for a frame."""
-    lists = {name: nested(array) for name, array in outputs.items()}
+    lists = {name: as_lists(array) for name, array in outputs.items()}
     predictions: Any = lists
     if not invocation.named and len(lists) == 1:
         predictions = next(iter(lists.values()))
@@ -237,10 +237,10 @@ def _whole(data: list[Any] | Array) -> list[Any]:
     return [int(item) if isinstance(item, float) and item.is_integer() else item for item in data]
 
 
-def nested(array: Array) -> Any:
+def as_lists(array: Array) -> Any:
     """Something orjson can write, nested as the array is."""
     if array.ndim == 0:
-        return nested(array.reshape(1))[0]
+        return as_lists(array.reshape(1))[0]
     plain = array.dtype.kind in "fiub" and is_finite(array)
     if plain:
         return array if array.flags.c_contiguous else array.copy(order="C")
