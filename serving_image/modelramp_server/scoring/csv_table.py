@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from modelramp_server.protocol.errors import BadRequest
-from modelramp_server.protocol.invocations import bind_csv, nested
+from modelramp_server.protocol.invocations import as_lists, bind_csv
 from modelramp_server.protocol.tensors import Array, is_finite, to_json
 from modelramp_server.scoring.isolate import Scored
 from modelramp_server.scoring.model import Model
@@ -97,7 +97,7 @@ class CsvTable:
 def _cells(array: Array) -> list[str]:
     """One text a row: a number or word as it is, more of them as JSON."""
     if array.ndim > 1:
-        return [orjson.dumps(nested(row), option=orjson.OPT_SERIALIZE_NUMPY).decode() for row in array]
+        return [orjson.dumps(as_lists(row), option=orjson.OPT_SERIALIZE_NUMPY).decode() for row in array]
     if array.dtype.kind in "fiub" and is_finite(array):
         return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY).decode()[1:-1].split(",")
     return [item if isinstance(item, str) else orjson.dumps(item).decode() for item in to_json(array)]
