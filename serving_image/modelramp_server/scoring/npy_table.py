@@ -29,10 +29,7 @@ class NpyTable:
         self._path = path
         self._model = model
         self._predictions = prediction_names(model)
-        try:
-            self._array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise Unreadable(f"{path.name} can't be read: {error}") from None
+        self._array = self._mapped()
         if len(model.inputs) != 1:
             names = ", ".join(spec.name for spec in model.inputs)
             raise Unreadable(f"the model's inputs are {names}; an array can be one of them only: use csv or parquet")
@@ -45,12 +42,13 @@ class NpyTable:
     def batches(self, skip: int, rows: int) -> Iterator[Batch]:
         """See Table."""
         for start in range(skip, self.total, rows):
-            array = self._array[start : start + rows]
-            yield Batch(array, start + 1, len(array), 0, start + len(array))
+            stop = min(start + rows, self.total)
+            yield Batch(start, start + 1, stop - start, self._array[start:stop].nbytes, stop)
 
     def inputs(self, batch: Batch, start: int, stop: int) -> dict[str, Array]:
         """See Table."""
-        return bind(None, np.array(batch.data[start:stop]), self._model.spec, "npy")
+        rows = self._array[batch.data + start : batch.data + stop]
+        return bind(None, np.array(rows), self._model.spec, "npy")
 
     def write(self, folder: Path, batches: Sequence[tuple[Batch, list[Scored]]]) -> None:
         """See Table."""
@@ -65,6 +63,7 @@ class NpyTable:
             gap = _gap(known[0].dtype, (1, *known[0].shape[1:]))
             joined = np.concatenate([gap if one.error else one.outputs[output] for one in parts])
             np.save(folder / f"{number}.npy", joined.astype(str) if joined.dtype == object else joined)
+        self._array = self._mapped()  # lets go of the pages that were read
 
     def merge(self, parts: Sequence[Path], folder: Path) -> list[str]:
         """See Table."""
@@ -81,6 +80,13 @@ class NpyTable:
             if not failed.all():
                 made.append(self._save(folder, name, arrays, rows))
         return made
+
+    def _mapped(self) -> Array:
+        try:
+            array: Array = np.load(self._path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise Unreadable(f"{self._path.name} can't be read: {error}") from None
+        return array
 
     def _save(self, folder: Path, name: str, arrays: Sequence[Array | None], rows: Sequence[int]) -> str:
         """One array out of those of the parts, without having it in memory; None stands for rows that all failed."""
