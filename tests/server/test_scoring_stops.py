@@ -1,5 +1,6 @@
 """A scoring that is killed or stopped goes on where it was: what is finished is never computed again."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -100,3 +101,18 @@ cli.main(["predict", "--model", "m", "--input", "in.csv", "--output", "out"])
     (tmp_path / "in.csv").write_text("x\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr) == (130, "modelramp-server: stopped\n")
+
+
+def test_a_terminal_has_a_bar(lookup_model: Path, tmp_path: Path) -> None:
+    source, output = table(tmp_path / "in.csv"), tmp_path / "out"
+    terminal, its_end = os.openpty()
+    arguments = ["--model", str(lookup_model), "--input", str(source), "--output", str(output)]
+    done = subprocess.run(
+        [sys.executable, "-m", "modelramp_server", "predict", *arguments], stdout=subprocess.PIPE, stderr=its_end,
+        text=True, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"}, check=False,
+    )  # fmt: skip
+    os.close(its_end)
+    shown = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    assert done.returncode == 0 and "0%, 0 rows" in shown, shown
+    assert "in.csv: 20 rows" in done.stdout and "%" not in done.stdout

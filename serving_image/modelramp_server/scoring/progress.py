@@ -8,13 +8,13 @@ import time
 from types import TracebackType
 from typing import Any
 
-_EVERY = 10.0
-
 log = logging.getLogger("modelramp_server")
 
 
 class Lines:
-    """A line every ten seconds."""
+    """A line in the log every ten seconds."""
+
+    every = 10.0
 
     def __init__(self, total: int, noun: str) -> None:
         self._total = total
@@ -32,13 +32,18 @@ class Lines:
     def tell(self, read: int, done: int, failed: int) -> None:
         """So much of the total is read; so many are done by this run, so many failed in all."""
         now = time.monotonic()
-        if now - self._told >= _EVERY:
+        if now - self._told >= self.every:
             self._told = now
-            log.info("%s", text(read / max(1, self._total), done, failed, now - self._began, self._noun))
+            self._show(read, text(read / max(1, self._total), done, failed, now - self._began, self._noun))
+
+    def _show(self, read: int, line: str) -> None:
+        log.info("%s", line)
 
 
 class Bar(Lines):
     """A bar of rich on stderr."""
+
+    every = 0.1
 
     def __init__(self, total: int, noun: str) -> None:
         from rich.console import Console
@@ -46,7 +51,7 @@ class Bar(Lines):
 
         super().__init__(total, noun)
         columns: list[Any] = [BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn()]
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5)
         self._task = self._bar.add_task(text(0, 0, 0, 0, noun), total=total)
 
     def __enter__(self) -> Bar:
@@ -58,11 +63,8 @@ class Bar(Lines):
     ) -> None:
         self._bar.stop()
 
-    def tell(self, read: int, done: int, failed: int) -> None:
-        """See Lines."""
-        seconds = time.monotonic() - self._began
-        told = text(read / max(1, self._total), done, failed, seconds, self._noun)
-        self._bar.update(self._task, completed=read, description=told)
+    def _show(self, read: int, line: str) -> None:
+        self._bar.update(self._task, completed=read, description=line)
 
 
 def progress(total: int, noun: str) -> Lines:
