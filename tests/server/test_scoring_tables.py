@@ -1,6 +1,7 @@
 """`modelramp-server predict` of tables: predictions stand beside the rows, and a bad row costs only itself."""
 
 import csv
+import errno
 import io
 import json
 from pathlib import Path
@@ -216,3 +217,30 @@ def test_what_cannot_be_asked_for(source: str, output: str, said: str, lookup_mo
 def test_a_table_without_rows_is_a_table_without_predictions(lookup_model: Path, tmp_path: Path) -> None:
     assert scored(lookup_model, written(tmp_path / "in.csv", "x\n"), tmp_path / "out") is Status.ALL_SCORED
     assert (tmp_path / "out/in.csv").read_text() == "x,prediction\n"
+
+
+def test_what_a_disk_refuses_is_one_line(
+    lookup_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "parts")
+
+    source = written(tmp_path / "in.csv", "x\n1\n")
+    with monkeypatch.context() as disk:
+        disk.setattr(parts, "write_json", full)
+        assert scored(lookup_model, source, tmp_path / "out") is Status.PROBLEM
+    told = capsys.readouterr().err
+    assert told == "modelramp-server: No space left on device (parts); the same command goes on from there\n"
+    assert scored(lookup_model, source, tmp_path / "out") is Status.ALL_SCORED
+    assert (tmp_path / "out/in.csv").read_text() == "x,prediction\n1,10.0\n"
+
+
+def test_a_bug_is_one_line_too(
+    lookup_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def bug(*_: Any) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(parts, "write_json", bug)
+    assert scored(lookup_model, written(tmp_path / "in.csv", "x\n1\n"), tmp_path / "out") is Status.PROBLEM
+    assert "this should not happen: KeyError: 'x' (LOG_LEVEL=debug" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import sys
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 from modelramp_server.model_store import fetch
 from modelramp_server.model_store.digest import artifact_files, combined_digest, file_digest
@@ -15,6 +16,8 @@ from modelramp_server.scoring.run_record import claim
 from modelramp_server.scoring.stopping import Interrupted
 from modelramp_server.scoring.tables import SUFFIXES, Unreadable
 from modelramp_server.settings import InvalidSettings, PredictSettings
+
+_GOES_ON = "the same command goes on from there"
 
 log = logging.getLogger(__name__)
 
@@ -35,40 +38,46 @@ def predict(settings: PredictSettings) -> Status:
         InvalidSettings: what was asked for can't be.
         ModelProblem: why the model can't be loaded.
     """
+    try:
+        found = _score(settings)
+    except (ModelProblem, InvalidSettings):
+        raise
+    except Interrupted as interrupted:
+        _tell(f"stopped: {interrupted}; {_GOES_ON}")
+        return Status.INTERRUPTED
+    except Unreadable as problem:
+        _tell(str(problem))
+        return Status.PROBLEM
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        _tell(f"{error.strerror or error}{where}; {_GOES_ON}")
+        return Status.PROBLEM
+    except Exception as error:
+        log.debug("", exc_info=True)
+        _tell(f"this should not happen: {type(error).__name__}: {first_line(error)} (LOG_LEVEL=debug says where)")
+        return Status.PROBLEM
+    print(summary.in_words(found, settings.predict_output))
+    return Status.SOME_FAILED if found["failed"] else Status.ALL_SCORED
+
+
+def _score(settings: PredictSettings) -> dict[str, Any]:
+    """The summary, of this run or of one that had finished."""
     source, output = settings.predict_input, settings.predict_output
     _check(source, output)
     folder = fetch.local_folder(settings)
     claim(output, _run(settings, folder))
-    try:
-        if source.is_dir():
-            _images(settings, folder)
-        elif not (output / summary.SUMMARY).is_file():
-            from modelramp_server.scoring.table_scoring import score_table
+    if source.is_dir():
+        _images(settings, folder)
+    elif not (output / summary.SUMMARY).is_file():
+        from modelramp_server.scoring.table_scoring import score_table
 
-            with Model(settings, folder) as model:
-                score_table(model, settings)
-    except Interrupted as interrupted:
-        print(f"modelramp-server: stopped: {interrupted}; the same command goes on from there", file=sys.stderr)
-        return Status.INTERRUPTED
-    except Unreadable as problem:
-        print(f"modelramp-server: {problem}", file=sys.stderr)
-        return Status.PROBLEM
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        print(
-            f"modelramp-server: {error.strerror or error}{where}; the same command goes on from there", file=sys.stderr
-        )
-        return Status.PROBLEM
-    except (ModelProblem, InvalidSettings):
-        raise
-    except Exception as error:
-        log.debug("", exc_info=True)
-        what = f"{type(error).__name__}: {first_line(error)}"
-        print(f"modelramp-server: this should not happen: {what} (LOG_LEVEL=debug says where)", file=sys.stderr)
-        return Status.PROBLEM
-    found = summary.read(output)
-    print(summary.in_words(found, output))
-    return Status.SOME_FAILED if found["failed"] else Status.ALL_SCORED
+        with Model(settings, folder) as model:
+            score_table(model, settings)
+    return summary.read(output)
+
+
+def _tell(text: str) -> None:
+    print(f"modelramp-server: {text}", file=sys.stderr)
 
 
 def _check(source: Path, output: Path) -> None:
@@ -88,6 +97,7 @@ def _run(settings: PredictSettings, folder: Path) -> dict[str, object]:
         "model": f"{settings.model_name or folder.name} {settings.model_version}".strip(),
         "digest": _digest(folder),
         "runtime": settings.model_runtime,
+        "pyfunc_batching": settings.pyfunc_batching,
         "input": str(source.resolve()),
     }
     if source.is_dir():

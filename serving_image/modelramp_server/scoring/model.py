@@ -113,7 +113,10 @@ class Model:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._thread.shutdown(wait=False)  # a forward may never end
+        else:
+            self.close()
 
 
 def _load(settings: LoadSettings, folder: Path) -> tuple[mlmodel.MLmodel, Runtime]:
