@@ -97,7 +97,7 @@ class ServeSettings(CommonSettings):
         default=30.0, gt=0, description="seconds a request may take, a client to send it, and to read the answer"
     )
     payload_limit: Size = Field(default=64 * 1024 * 1024, ge=1, description="size of a request body at most")
-    max_pixels: int = Field(default=40_000_000, ge=1, description="width times height of an image at most")
+    max_pixels: int = Field(default=25_000_000, ge=1, description="width times height of an image at most")
     max_workers: int = Field(default=2, ge=1, le=64, description="threads that decode images and large bodies")
     memory_limit: MemoryLimit = Field(
         default="auto", description="memory short of which requests are refused, as 2Gi; auto: the container's; 0: none"
