@@ -101,7 +101,7 @@ class LoadSettings(CommonSettings):
 class WorkSettings(LoadSettings):
     """What whoever reads files of images needs: `serve` and `predict`."""
 
-    max_pixels: int = Field(default=40_000_000, ge=1, description="width times height of an image at most")
+    max_pixels: int = Field(default=25_000_000, ge=1, description="width times height of an image at most")
     max_workers: int = Field(default=2, ge=1, le=64, description="threads that decode images and large bodies")
 
 

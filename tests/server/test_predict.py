@@ -1,8 +1,10 @@
 """/predict over a real server: what it takes, what it answers, and that it goes the way of all inference."""
 
+import gzip
 import json
 import subprocess
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import numpy as np
 import pytest
 
 from modelramp_server.images import npy
+from modelramp_server.security import api_keys
 from tests.server import pictures
 from tests.server.pictures import CLASSES, encoded, form, half_red, opened, plain
-from tests.server.served import Reply, Served
+from tests.server.served import Reply, Served, eventually
 
 SOFTMAX = {"preprocess": pictures.UNIT, "postprocess": {"activation": "softmax", "classes": CLASSES}}
 RED = {"preprocess": pictures.UNIT, "postprocess": {"activation": "softmax", "classes": ["other", "red"]}}
@@ -166,6 +169,29 @@ def test_a_map_of_probabilities(masks: Served) -> None:
 def test_the_client_chooses_by_accept(masks: Served, accept: str, kind: str) -> None:
     reply = asked(masks, encoded(half_red()), accept=accept)
     assert (reply.status, reply.headers["content-type"]) == (200, kind)
+
+
+def test_a_file_may_come_compressed(classes: Served) -> None:
+    body = gzip.compress(encoded(plain("blue")))
+    [found] = said(asked(classes, body, content_encoding="gzip", content_type="image/png"))
+    assert found["class"] == "blue"
+
+
+def test_it_is_noted_and_needs_a_key(start: Any, tmp_path: Path) -> None:
+    folder = pictures.folder(tmp_path / "model", pictures.segmenter(), RED)
+    keys, audit = tmp_path / "keys", tmp_path / "audit"
+    key = api_keys.new_key()
+    keys.write_text(api_keys.entry("alice", key) + "\n")
+    server = start(folder, api_keys_file=keys, audit_log=str(audit))
+    body = encoded(plain("red"))
+    assert asked(server, body).status == 401
+    reply = asked(server, body, "?overlay", authorization=f"Bearer {key}")
+    assert reply.status == 200
+    eventually(lambda: audit.exists() and audit.read_text().count("\n") == 1)
+    line = json.loads(audit.read_text())
+    assert (line["caller"], line["path"]) == ("alice", "/predict?overlay")
+    assert line["input"] == {"bytes": len(body), "sha256": sha256(body).hexdigest()}
+    assert line["output"]["sha256"] == sha256(reply.body).hexdigest() and line["output"]["class"] == "red"
 
 
 def test_it_is_answered_like_all_inference(classes: Served) -> None:

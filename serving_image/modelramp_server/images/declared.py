@@ -1,13 +1,16 @@
-"""What a model says about its images: `metadata.modelramp.image` of the MLmodel file, read once, when it is loaded."""
+"""What a model says about its images: `metadata.modelramp.image` of the MLmodel file, read once, when it is loaded.
+
+Imported only for models that say something: making these classes takes as long as importing a library.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from modelramp_server.images import KEY
 from modelramp_server.runtime.base import LoadFailed
 
-KEY = "modelramp.image"
 Layout = Literal["NCHW", "NHWC", "NHW"]
 Size = Annotated[int, Field(ge=1, le=16384)]
 PerChannel = float | Annotated[list[float], Field(min_length=1, max_length=3)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from modelramp_server.images.declared import KEY
+from modelramp_server.images import KEY
 from modelramp_server.protocol.errors import ModelFailed
 from modelramp_server.protocol.tensors import DTYPES, Array, TensorSpec
 from modelramp_server.runtime.base import ArtifactDamaged, LoadFailed, first_line

@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from modelramp_server.images import declared
+from modelramp_server.images import KEY
 from modelramp_server.protocol.tensors import TensorSpec
 from modelramp_server.runtime.base import MissingPackages
 from modelramp_server.runtime.mlmodel import MLmodel
 
 if TYPE_CHECKING:
+    from modelramp_server.images.declared import ImageMetadata
     from modelramp_server.images.pipeline import ImagePipeline
+
+
+def declaration(model: MLmodel) -> ImageMetadata | None:
+    """What the model's MLmodel file declares; None where it declares nothing.
+
+    Raises:
+        LoadFailed: with the field that is wrong.
+    """
+    if "modelramp" not in model.metadata:
+        return None
+    from modelramp_server.images import declared
+
+    return declared.read(model.metadata)
 
 
 def load(model: MLmodel, inputs: Sequence[TensorSpec], max_pixels: int) -> ImagePipeline | None:
@@ -25,7 +39,7 @@ def load(model: MLmodel, inputs: Sequence[TensorSpec], max_pixels: int) -> Image
     Raises:
         ModelProblem: what is declared is wrong, or does not fit the model; its hook is missing, or fails.
     """
-    metadata = declared.read(model.metadata)
+    metadata = declaration(model)
     if metadata is None:
         return None
     try:
@@ -33,7 +47,7 @@ def load(model: MLmodel, inputs: Sequence[TensorSpec], max_pixels: int) -> Image
         from modelramp_server.images.pipeline import ImagePipeline
     except ModuleNotFoundError as error:
         raise MissingPackages(
-            f"the model declares images (metadata.{declared.KEY}), which need {error.name}, not in this image: "
+            f"the model declares images (metadata.{KEY}), which need {error.name}, not in this image: "
             "pip install 'modelramp[images]'"
         ) from None
     hook = Hook(path_of(model.root, metadata.hook)) if metadata.hook else None

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelramp_server.images import render
-from modelramp_server.images.declared import KEY, ImageMetadata, Postprocess
+from modelramp_server.images import KEY, render
+from modelramp_server.images.declared import ImageMetadata, Postprocess
 from modelramp_server.images.hook import Hook, found, prepared
 from modelramp_server.images.picture import Picture, check_pixels, of_array, open_picture
 from modelramp_server.images.postprocess import Findings, Postprocessor, named

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import log
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modelramp_server.images.declared import KEY, Layout, Postprocess
+from modelramp_server.images import KEY
 from modelramp_server.protocol.errors import ModelFailed
 from modelramp_server.protocol.tensors import Array
+
+if TYPE_CHECKING:
+    from modelramp_server.images.declared import Layout, Postprocess
 
 _MASK_AXES = 3  # rows, height, width
 

@@ -16,8 +16,7 @@ import orjson
 
 from modelramp_server.batching.model_thread import LoadedModel
 from modelramp_server.exchange import JSON, Answer, InferenceRequest
-from modelramp_server.images import npy
-from modelramp_server.images.declared import KEY
+from modelramp_server.images import KEY, npy
 from modelramp_server.images.multipart import only_part
 from modelramp_server.images.postprocess import Findings, named
 from modelramp_server.images.sniff import Kind, kind_of

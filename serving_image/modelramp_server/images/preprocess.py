@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from modelramp_server.images.declared import KEY, Layout, Preprocess
+from modelramp_server.images import KEY
+from modelramp_server.images.declared import Layout, Preprocess
 from modelramp_server.images.picture import Picture
 from modelramp_server.protocol.errors import BadRequest
 from modelramp_server.protocol.tensors import DTYPES, Array, TensorSpec

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from modelramp_server.images import declared
+from modelramp_server.images import loading
 from modelramp_server.runtime import keras_file, torch_file
 from modelramp_server.runtime.base import ArtifactDamaged, UnsupportedModel
 from modelramp_server.runtime.mlmodel import MLmodel
@@ -34,7 +34,7 @@ def check_code(model: MLmodel, flavor: str, allow_code: bool) -> None:
         ArtifactDamaged: a file can't be read.
         LoadFailed: what is declared of images is wrong.
     """
-    images = declared.read(model.metadata)
+    images = loading.declaration(model)
     if images is not None and images.hook:
         refuse_code(f"the model brings a hook for images ({images.hook})", "declare what it does", allow_code)
     if flavor == "onnx":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelramp_server.batching.forward import concatenated
+from modelramp_server.images import KEY
 from modelramp_server.images.loading import load as load_images
 from modelramp_server.protocol.errors import ServingError
 from modelramp_server.protocol.tensors import Array
@@ -112,7 +113,7 @@ def score_images(model: Model, settings: PredictSettings, folder: Path, images: 
     source, output = settings.predict_input, settings.predict_output
     pipeline = load_images(mlmodel.read(folder), model.inputs, settings.max_pixels)
     if pipeline is None:
-        raise Unreadable("the model does not say how an image becomes its input (metadata.modelramp.image of MLmodel)")
+        raise Unreadable(f"the model does not say how an image becomes its input (metadata.{KEY} of MLmodel)")
     journal = ResultJournal(output)
     todo = [image for image in images if not journal.done(image)]
     if len(todo) < len(images):
