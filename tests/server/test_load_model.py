@@ -147,3 +147,9 @@ def test_settings_are_the_servers(lookup_model: Path, monkeypatch: pytest.Monkey
         load_model(lookup_model, batchsize=3)
     with pytest.raises(ModelProblem, match="is no folder"):
         load_model("./no-such-model")
+
+
+def test_the_server_says_where_it_is_ready(start: Any, lookup_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    server = start(lookup_model)
+    assert f"ready at http://127.0.0.1:{server.port} (for people: /docs): onnx on cpu" in caplog.text

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelramp_server.scoring.command import Status
+from modelramp_server.scoring.whole import whole
 from modelramp_server.settings import InvalidSettings
 from tests.server import pictures
 from tests.server.scoring import Watched, files, lines, scored, summary
@@ -116,3 +117,14 @@ def test_a_terminal_has_a_bar(lookup_model: Path, tmp_path: Path) -> None:
     os.close(terminal)
     assert done.returncode == 0 and "0%, 0 rows" in shown, shown
     assert "in.csv: 20 rows" in done.stdout and "%" not in done.stdout
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    for before in (None, "old"):
+        with pytest.raises(OSError, match="disk"), whole(path) as scratch:
+            scratch.write_text("ha")
+            raise OSError("disk")
+        assert (path.read_text() if path.exists() else None) == before
+        with whole(path) as scratch:
+            scratch.write_text("old")
