@@ -18,8 +18,11 @@ from tests.server.scoring import Watched, files, lines, scored, summary
 ROWS = 20
 
 
+BAD = 2  # a row that fails
+
+
 def table(path: Path) -> Path:
-    path.write_text("x\n" + "".join(f"{row % 10}\n" for row in range(ROWS)))
+    path.write_text("x\n" + "".join("none\n" if row == BAD else f"{row % 10}\n" for row in range(ROWS)))
     return path
 
 
@@ -33,12 +36,13 @@ def test_killed(lookup_model: Path, tmp_path: Path) -> None:
     cut.mkdir()
     (cut / "rows.csv").write_text("3,3")
     second = process.run(lookup_model, source, output, "--batch-size=1")
-    assert second.returncode == 0, second.stderr
+    assert second.returncode == Status.SOME_FAILED, second.stderr
     assert process.batches == 14 + ROWS - 12, "three parts of four rows were whole"
     assert (output / "in.csv").read_text().splitlines() == [
-        "x,prediction", *(f"{row % 10},{10.0 * (row % 10)}" for row in range(ROWS))
+        "x,prediction", *("none," if row == BAD else f"{row % 10},{10.0 * (row % 10)}" for row in range(ROWS))
     ]  # fmt: skip
-    assert files(output) == ["in.csv"] and summary(output)["rows"] == ROWS
+    assert files(output) == ["failures.jsonl", "in.csv"] and summary(output)["rows"] == ROWS
+    assert [line["row"] for line in lines(output / "failures.jsonl")] == [BAD + 1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -51,7 +55,7 @@ def test_asked_to_stop(number: signal.Signals, lookup_model: Path, tmp_path: Pat
     other = process.run(lookup_model, source, output, "--columns=x")
     assert other.returncode == 2 and "columns was '', is 'x'" in other.stderr
     second = process.run(lookup_model, source, output, "--batch-size=1")
-    assert second.returncode == 0 and "14 rows are done already" in second.stderr
+    assert second.returncode == Status.SOME_FAILED and "14 rows are done already" in second.stderr
     assert process.batches == ROWS
 
 
@@ -81,10 +85,10 @@ def test_images_killed(tmp_path: Path) -> None:
 def test_a_model_whose_code_was_compiled_in_its_folder_is_the_same_model(tmp_path: Path, lookup_model: Path) -> None:
     model, source, output = tmp_path / "model", table(tmp_path / "in.csv"), tmp_path / "out"
     shutil.copytree(lookup_model, model)
-    assert scored(model, source, output) is Status.ALL_SCORED
+    assert scored(model, source, output) is Status.SOME_FAILED
     (model / "code/__pycache__").mkdir(parents=True)
     (model / "code/__pycache__/module.pyc").write_bytes(b"compiled")
-    assert scored(model, source, output) is Status.ALL_SCORED
+    assert scored(model, source, output) is Status.SOME_FAILED
     (model / "code/module.py").write_text("another")
     with pytest.raises(InvalidSettings, match="holds another run"):
         scored(model, source, output)
@@ -115,7 +119,7 @@ def test_a_terminal_has_a_bar(lookup_model: Path, tmp_path: Path) -> None:
     os.close(its_end)
     shown = os.read(terminal, 65536).decode()
     os.close(terminal)
-    assert done.returncode == 0 and "0%, 0 rows" in shown, shown
+    assert done.returncode == Status.SOME_FAILED and "0%, 0 rows" in shown, shown
     assert "in.csv: 20 rows" in done.stdout and "%" not in done.stdout
 
 

@@ -4,6 +4,8 @@ import csv
 import errno
 import io
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 from pyarrow import parquet
 
-from modelramp_server.scoring import parts
+from modelramp_server.scoring import parts, table_scoring
 from modelramp_server.scoring.command import Status
 from modelramp_server.settings import InvalidSettings
 from tests.server import models
@@ -68,15 +70,22 @@ def test_rows_that_fail_are_listed_and_have_no_prediction(lookup_model: Path, tm
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "npy"])
-def test_every_format_has_the_models_answers_in_order(
+def test_every_format_has_the_models_answers_in_order_after_a_stop(
     kind: str, onnx_model: Path, estimator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "_MOST_SECONDS", 0.0)  # every batch is a part of its own
     source, output = tmp_path / f"in.{kind}", tmp_path / "out"
     frame = pandas.DataFrame(IMAGES, columns=PIXELS)
-    writers = {"csv": lambda: frame.to_csv(source, index=False), "parquet": lambda: frame.to_parquet(source)}
-    writers.get(kind, lambda: np.save(source, IMAGES))()
-    assert scored(onnx_model, source, output, batch_size=16) is Status.ALL_SCORED
+    if kind == "csv":
+        frame.to_csv(source, index=False)
+    elif kind == "parquet":
+        frame.to_parquet(source, row_group_size=30)
+    else:
+        np.save(source, IMAGES)
+    asked = stop_at(4, monkeypatch)
+    assert scored(onnx_model, source, output, batch_size=16) is Status.INTERRUPTED
+    assert scored(onnx_model, source, output, batch_size=7) is Status.ALL_SCORED, "the rows of a batch may be others"
+    assert sum(asked) == len(IMAGES)
     if kind == "npy":
         labels = np.load(output / "in.prediction_label.npy")
         probabilities = np.load(output / "in.prediction_probabilities.npy")
@@ -90,6 +99,21 @@ def test_every_format_has_the_models_answers_in_order(
     counts = pandas.Series(labels).value_counts()
     assert summary(output)["classes"] == {str(label): count for label, count in counts.items()}
     assert not (output / "parts").exists()
+
+
+def stop_at(batch: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Ctrl-C in that batch; the rows of all batches from now on."""
+    rows: list[int] = []
+    score = table_scoring.score
+
+    def noted(model: Any, take: Any, start: int, stop: int) -> Any:
+        rows.append(stop - start)
+        if len(rows) == batch:
+            os.kill(os.getpid(), signal.SIGINT)
+        return score(model, take, start, stop)
+
+    monkeypatch.setattr(table_scoring, "score", noted)
+    return rows
 
 
 def test_failures_in_parquet_are_nulls_and_in_npy_zeros_that_are_marked(lookup_model: Path, tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ class ResultJournal:
 def _read(path: Path) -> Iterator[Line]:
     if not path.is_file():
         return
-    for line in path.read_bytes().split(b"\n")[:-1]:  # what has no end was cut short
+    for line in path.read_bytes().splitlines():
         try:
             yield orjson.loads(line)
         except orjson.JSONDecodeError:
-            return
+            return  # cut short

@@ -85,7 +85,7 @@ def fill(parts: Parts, table: Table, batch_rows: int, score: Callable[[Batch], l
     for batch in table.batches(parts.rows, batch_rows):
         part.add(batch, score(batch))
         go_on = tell(batch, parts.tally)
-        if not go_on or part.full(table.rows_a_part):
+        if part.full(table.rows_a_part):
             parts.write(part, table)
             part = Part(parts.rows)
         if not go_on:
