@@ -140,6 +140,8 @@ def test_an_overlay(masks: Served) -> None:
     assert (shown[0, 0] == (255, 128, 128)).all() and (shown[0, 63] == (0, 0, 255)).all()
     whole = np.asarray(opened(asked(masks, encoded(half_red()), "?overlay=1", accept="image/*").body))
     assert (whole[0, 0] == 255).all()
+    noisy = encoded(np.random.default_rng(0).integers(0, 256, (48, 64, 3)))
+    assert "content-encoding" not in asked(masks, noisy, "?overlay", accept_encoding="gzip").headers
     assert np.asarray(opened(asked(masks, encoded(half_red()), "?overlay=false", accept="image/png").body)).ndim == 2
 
 
