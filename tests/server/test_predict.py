@@ -196,6 +196,13 @@ def test_it_is_noted_and_needs_a_key(start: Any, tmp_path: Path) -> None:
     assert line["output"]["sha256"] == sha256(reply.body).hexdigest() and line["output"]["class"] == "red"
 
 
+def test_what_is_declared_is_told(masks: Served, onnx_server: Served) -> None:
+    told = masks.call("GET", "/model/info").json["images"]
+    assert told["preprocess"]["size"] == [32, 32] and told["preprocess"]["layout"] == "NCHW"
+    assert told["postprocess"]["classes"] == ["other", "red"]
+    assert onnx_server.call("GET", "/model/info").json["images"] is None
+
+
 def test_it_is_answered_like_all_inference(classes: Served) -> None:
     before = classes.metric("modelramp_requests_total", route="predict", code="200")
     reply = asked(classes, encoded(plain("red")), x_request_id="abc", accept_encoding="gzip")
