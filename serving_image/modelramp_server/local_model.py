@@ -41,6 +41,7 @@ class LocalModel:
         self.revision = revision
         self.model: LoadedModel | None = None
         self.on_ready: Callable[[LoadedModel], None] = lambda model: None
+        self.images: dict[str, object] | None = None
         self.memory = MemoryWatch(0, lambda: 0)
         self.trouble: Callable[[], str] = lambda: ""
         self._queue = queue

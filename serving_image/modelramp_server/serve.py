@@ -123,7 +123,9 @@ class Service:
         self._thread.start(loop, self.local)
 
     def _watched(self, model: mlmodel.MLmodel, runtime: Runtime, max_pixels: int) -> tuple[mlmodel.MLmodel, Runtime]:
-        self.local.speak(ROUTE, Predict(load_images(model, runtime.inputs, max_pixels)))
+        images = load_images(model, runtime.inputs, max_pixels)
+        self.local.speak(ROUTE, Predict(images))
+        self.local.images = images.told() if images is not None else None
         return model, outputs.watched(runtime, self._not_finite)
 
     def _not_finite(self, rows: int) -> None:

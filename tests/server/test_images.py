@@ -103,6 +103,16 @@ def test_damaged_exif_turns_nothing() -> None:
         assert (made(saved(RGB, "PNG", exif=exif), ANY)[0] == SMOOTH).all()
 
 
+def test_what_cameras_put_beside_a_picture_is_no_flood() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "x\xff\xda" * 5000
+    body = saved(RGB, "JPEG", exif=exif, icc_profile=bytes(200_000), progressive=True, restart_marker_blocks=1)
+    film = body + b"\xff\xda\x00" * 5000  # a motion photo has one after its end
+    assert (made(film, ANY) == made(body, ANY)).all()
+    many = saved(Image.fromarray(RANDOM.integers(0, 256, (300, 300, 3), np.uint8)), "PNG")
+    assert made(many, ANY).shape == (1, 300, 300, 3)
+
+
 RESIZED = {
     "stretch": lambda image: image.resize((30, 20), Image.Resampling.BILINEAR),
     "crop": lambda image: ImageOps.fit(image, (30, 20), Image.Resampling.BILINEAR),

@@ -140,6 +140,8 @@ def test_an_overlay(masks: Served) -> None:
     assert (shown[0, 0] == (255, 128, 128)).all() and (shown[0, 63] == (0, 0, 255)).all()
     whole = np.asarray(opened(asked(masks, encoded(half_red()), "?overlay=1", accept="image/*").body))
     assert (whole[0, 0] == 255).all()
+    noisy = encoded(np.random.default_rng(0).integers(0, 256, (48, 64, 3)))
+    assert "content-encoding" not in asked(masks, noisy, "?overlay", accept_encoding="gzip").headers
     assert np.asarray(opened(asked(masks, encoded(half_red()), "?overlay=false", accept="image/png").body)).ndim == 2
 
 
@@ -192,6 +194,13 @@ def test_it_is_noted_and_needs_a_key(start: Any, tmp_path: Path) -> None:
     assert (line["caller"], line["path"]) == ("alice", "/predict?overlay")
     assert line["input"] == {"bytes": len(body), "sha256": sha256(body).hexdigest()}
     assert line["output"]["sha256"] == sha256(reply.body).hexdigest() and line["output"]["class"] == "red"
+
+
+def test_what_is_declared_is_told(masks: Served, onnx_server: Served) -> None:
+    told = masks.call("GET", "/model/info").json["images"]
+    assert told["preprocess"]["size"] == [32, 32] and told["preprocess"]["layout"] == "NCHW"
+    assert told["postprocess"]["classes"] == ["other", "red"]
+    assert onnx_server.call("GET", "/model/info").json["images"] is None
 
 
 def test_it_is_answered_like_all_inference(classes: Served) -> None:

@@ -48,9 +48,9 @@ def text_bomb() -> bytes:
     return PNG[:33] + text + PNG[33:]
 
 
-def scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan is there many times over."""
-    body = encoded(np.random.default_rng(0).integers(0, 255, (64, 64, 3)), "JPEG", progressive=True)
+def scans(count: int, progressive: bool = True) -> bytes:
+    """A JPEG whose last scan is there many times over."""
+    body = encoded(np.random.default_rng(0).integers(0, 255, (64, 64, 3)), "JPEG", progressive=progressive)
     last = body.rindex(b"\xff\xda")
     return body[:last] + body[last:-2] * count + b"\xff\xd9"
 
@@ -135,7 +135,12 @@ CASES: list[tuple[str, Any, dict[str, str], int, str]] = [
     ("a JPEG cut in its pixels", JPEG[:-40], {}, 400, "cut short"),
     ("a JPEG that is all zeros after its header", JPEG[:3] + b"\x00" * 500, {}, 400, "header"),
     ("a JPEG that says 60,000 x 60,000", resized(JPEG, 60_000, 60_000), {}, 413, "60000 x 60000"),
-    ("a JPEG of 65 scans", scans(80), {}, 400, "scans"),
+    ("a progressive JPEG of 90 scans", scans(80), {}, 400, "64 scans"),
+    ("a JPEG of 90 scans", scans(90, progressive=False), {}, 400, "64 scans"),
+    ("a JPEG of 2,000 empty segments", JPEG[:2] + b"\xff\xe1\x00\x02" * 2000 + JPEG[2:], {}, 400, "1000 segments"),
+    ("a JPEG of segments of no length", JPEG[:2] + b"\xff\xe1\x00\x00" * 2000 + JPEG[2:], {}, 400, "1000 segments"),
+    ("a PNG of 30,000 empty chunks", PNG[:33] + chunk(b"tEXt", b"") * 30_000 + PNG[33:], {}, 400, "20000 chunks"),
+    ("a PNG of 30,000 empty pieces", PNG[:33] + chunk(b"IDAT", b"") * 30_000 + PNG[33:], {}, 400, "20000 chunks"),
     ("npy's magic alone", b"\x93NUMPY", {}, 400, "npy: the header"),
     ("npy of version 9", b"\x93NUMPY\x09\x00" + b"\x00" * 20, {}, 400, "npy: the header"),
     ("npy of version 3", header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", b"0000", b"\x03\x00"), {},

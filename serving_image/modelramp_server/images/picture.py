@@ -11,13 +11,11 @@ import warnings
 import numpy as np
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
+from modelramp_server.images import structure
 from modelramp_server.images.sniff import Kind
 from modelramp_server.protocol.errors import BadRequest, ServingError
 from modelramp_server.protocol.tensors import Array
 
-# A progressive JPEG may hold thousands of scans of a few bytes, each a pass over all pixels. Encoders write about ten.
-MOST_SCANS = 64
-_SCAN = b"\xff\xda"
 _LARGEST_MASK = 1 << 27  # pixels
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -123,6 +121,7 @@ def open_picture(body: bytes, kind: Kind, max_pixels: int, exif_rotation: bool =
         BadRequest: not readable, animated, or made to be slow.
         ServingError: 413, too many pixels.
     """
+    structure.check(body, kind)
     plugin = JpegImagePlugin.JpegImageFile if kind is Kind.JPEG else PngImagePlugin.PngImageFile
     try:
         image = plugin(io.BytesIO(body))
@@ -131,8 +130,6 @@ def open_picture(body: bytes, kind: Kind, max_pixels: int, exif_rotation: bool =
     check_pixels(*image.size, max_pixels)
     if getattr(image, "is_animated", False):
         raise BadRequest("the PNG is animated; send one picture")
-    if image.info.get("progressive") and (scans := body.count(_SCAN)) > MOST_SCANS:
-        raise BadRequest(f"the JPEG has {scans} scans; at most {MOST_SCANS} are decoded")
     return Picture(image, _orientation(image) if exif_rotation else 1)
 
 

@@ -49,6 +49,14 @@ class ImagePipeline:
         self._postprocessor = Postprocessor(after, layout) if after is not None else None
         self._declared_after = after or Postprocess()
 
+    def told(self) -> dict[str, object]:
+        """What is declared and in force, for people: as in the MLmodel file, with the layout and defaults found."""
+        before, after = self._preprocessor, self._postprocessor
+        return {
+            "preprocess": "hook" if self._before else before and before.told(),
+            "postprocess": "hook" if self._after else after and after.declared.model_dump(mode="json"),
+        }
+
     def open(self, body: bytes, kind: Kind) -> Picture:
         """A JPEG or PNG by its header.
 

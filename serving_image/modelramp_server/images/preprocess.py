@@ -80,6 +80,10 @@ class Preprocessor:
         image = self._resized(picture, width, height, box)
         return Prepared(self._array(image), View(picture.width, picture.height, box))
 
+    def told(self) -> dict[str, object]:
+        """What is declared, with what was found of the input where it was not."""
+        return {**self.declared.model_dump(mode="json"), "layout": self.layout, "size": self._size}
+
     def _seen(self, picture: Picture, width: int, height: int) -> Box:
         if self.declared.resize == "stretch":
             return 0, 0, picture.width, picture.height
