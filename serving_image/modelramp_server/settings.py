@@ -155,8 +155,6 @@ class ServeSettings(WorkSettings):
 class PredictSettings(WorkSettings):
     """Settings of scoring files and folders without a server."""
 
-    address = "model_path"
-
     predict_input: Path = Field(description="what to score: a .csv, .parquet or .npy file, or a folder of images")
     predict_output: Path = Field(description="folder for the results; the same command goes on there after a stop")
     predict_columns: str = Field(
