@@ -12,7 +12,7 @@ compile bootstrap <(echo uv)
 compile mlflow <(echo mlflow)
 compile operator pyproject.toml --extra operator
 compile server pyproject.toml --extra server
-image="--extra server --extra grpc --extra auth --extra otel"
+image="--extra server --extra grpc --extra auth --extra otel --extra images"
 compile server-onnx-sklearn pyproject.toml $image --extra onnx --extra sklearn
 gpu=(onnx-gpu sklearn torch keras pyfunc)
 compile "server-$(IFS=-; echo "${gpu[*]}")" pyproject.toml $image "${gpu[@]/#/--extra=}"

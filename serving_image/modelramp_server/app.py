@@ -136,7 +136,7 @@ class App:
             return refused
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
-            return ServingError(404, f"no such path: {path[:200]}; see /v2 and /v2/models/{self.local.name}")
+            return ServingError(404, f"no such path: {path[:200]}; see /docs")
         if match[1] != self.local.name:
             return ServingError(404, f"no model {match[1][:200]!r} here; this server has {self.local.name!r}")
         return ServingError(404, f"no version {match[2]!r} here; this server has {self.local.version!r}")
@@ -148,7 +148,7 @@ class App:
     def _inference_routes(self) -> dict[str, tuple[str, bool]]:
         paths = self._model_paths()
         routes = {f"{path}/infer": ("infer", path == paths[0]) for path in paths}
-        return {**routes, "/invocations": ("invocations", True)}
+        return {**routes, "/invocations": ("invocations", True), "/predict": ("predict", True)}
 
     def _page_routes(self) -> dict[str, dict[str, Route]]:
         routes: dict[str, dict[str, Route]] = {

@@ -40,6 +40,7 @@ def model_info(local: LocalModel) -> Answer:
             "batch_rows": model.batch_rows,
             "inputs": [spec.as_metadata() for spec in model.inputs],
             "outputs": [spec.as_metadata() for spec in model.outputs],
+            "images": local.images,
             "params": [
                 {"name": spec.name, "type": spec.kind, "list": spec.is_list, "default": spec.default}
                 for spec in model.params.specs

@@ -16,6 +16,8 @@ from modelramp_server.batching.model_thread import BatchLimits, LoadedModel, Mod
 from modelramp_server.example import find_example
 from modelramp_server.front_door import FrontDoor
 from modelramp_server.http_server import HttpServer
+from modelramp_server.images.loading import load as load_images
+from modelramp_server.images.predict import ROUTE, Predict
 from modelramp_server.local_model import Asked, LocalModel
 from modelramp_server.memory import MemoryWatch, container_limit, own_bytes
 from modelramp_server.observability import outputs
@@ -93,7 +95,11 @@ class Service:
         )
         metrics = self.metrics
         thread = ModelThread(
-            lambda: self._watched(*_load(settings, folder)), queue, limits, metrics.batch_rows, metrics.waited
+            lambda: self._watched(*_load(settings, folder), settings.max_pixels),
+            queue,
+            limits,
+            metrics.batch_rows,
+            metrics.waited,
         )
         self._begin = thread.start
         local = self._local(settings, name, queue)
@@ -114,6 +120,7 @@ class Service:
         self._begin = watch.start
         local = self._local(settings, name, upstream)
         local.waits = watch.waits
+        local.speak(ROUTE, Predict(None))
         self.metrics.queue_depth.set_function(upstream.depth)
         return local
 
@@ -148,7 +155,10 @@ class Service:
         self._front.start(lambda: self.server.config.ssl)
         self._begin(loop, self.local)
 
-    def _watched(self, model: mlmodel.MLmodel, runtime: Runtime) -> tuple[mlmodel.MLmodel, Runtime]:
+    def _watched(self, model: mlmodel.MLmodel, runtime: Runtime, max_pixels: int) -> tuple[mlmodel.MLmodel, Runtime]:
+        images = load_images(model, runtime.inputs, max_pixels)
+        self.local.speak(ROUTE, Predict(images))
+        self.local.images = images.told() if images is not None else None
         return model, outputs.watched(runtime, self._not_finite)
 
     def _not_finite(self, rows: int) -> None:
@@ -157,8 +167,12 @@ class Service:
 
     def _ready(self, model: LoadedModel) -> None:
         self.metrics.model_loaded(model.runtime, model.device, bool(model.fallback))
-        if self._upstream is None:
-            log.info("ready: %s on %s, up to %d rows a forward", model.runtime, model.device, model.batch_rows)
+        where = "ready at %s (for people: /docs): %s"
+        if self._upstream is not None:
+            log.info(where, self.server.address, self._upstream.url)
+        else:
+            how = where + " on %s, up to %d rows a forward"
+            log.info(how, self.server.address, model.runtime, model.device, model.batch_rows)
 
     def _give_up(self, problem: ModelProblem) -> None:
         self.problem = problem

@@ -387,7 +387,8 @@ def test_nothing_rare_is_imported_by_default(lookup_model: Path) -> None:
         "import sys; from pathlib import Path; from modelramp_server.serve import Service\n"
         "from modelramp_server.settings import ServeSettings\n"
         f"Service(ServeSettings(model_path={str(lookup_model)!r}), Path({str(lookup_model)!r}))\n"
-        "rare = ('jwt', 'cryptography', 'opentelemetry', 'modelramp_server.security')\n"
+        "rare = ('jwt', 'cryptography', 'opentelemetry', 'modelramp_server.security', 'PIL', 'python_multipart',\n"
+        "'modelramp_server.images.declared')\n"
         "print([name for name in sys.modules if name.startswith(rare)])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50)

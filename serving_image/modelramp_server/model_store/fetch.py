@@ -17,7 +17,7 @@ from modelramp_server.model_store.origin import Folder, Origin, Registered, with
 from modelramp_server.model_store.sources import FolderSource, Source, StoreSource
 from modelramp_server.runtime import mlmodel
 from modelramp_server.runtime.base import ArtifactDamaged
-from modelramp_server.settings import CommonSettings, FetchSettings, ServeSettings, in_cluster
+from modelramp_server.settings import CommonSettings, FetchSettings, LoadSettings, in_cluster
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def served_folder(settings: ServeSettings) -> Path | None:
     return Path(settings.model_path) if settings.model_path else None
 
 
-def local_folder(settings: ServeSettings) -> Path:
+def local_folder(settings: LoadSettings) -> Path:
     """The folder to serve: MODEL_PATH itself, or the cached copy of the address that stands there.
 
     Raises:

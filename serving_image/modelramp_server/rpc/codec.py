@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from modelramp_server.batching.model_thread import LoadedModel
+from modelramp_server.dialects import ByBytes
 from modelramp_server.exchange import HEADER_LENGTH, PROTOBUF, Answer, InferenceRequest
 from modelramp_server.protocol import v2, v2_client
 from modelramp_server.protocol.errors import BadRequest
@@ -44,7 +45,7 @@ _REST_ONLY = ("binary_data", "binary_data_size", "binary_data_output")
 
 
 @dataclass(frozen=True, slots=True)
-class Rpc:
+class Rpc(ByBytes):
     """The dialect of requests that carry a `ModelInfer`; answers are serialized, with raw contents."""
 
     name: str

@@ -52,7 +52,7 @@ class Upstream:
         self.declared: dict[str, TensorSpec] = {}
         self.silent = 0
         self._client = client
-        self._limit = limit
+        self.limit = limit
         self._not_finite = not_finite
         self._inflight = 0
 
@@ -66,8 +66,8 @@ class Upstream:
         Raises:
             QueueFull: try later.
         """
-        if self._inflight >= self._limit:
-            raise QueueFull(self._limit, 1)
+        if self._inflight >= self.limit:
+            raise QueueFull(self.limit, 1)
 
     async def answer(
         self,
