@@ -375,7 +375,7 @@ def test_a_collector_that_is_away_holds_nothing_up(
     lookup_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "4")  # else its retries go on beside other tests
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # else its retries go on beside other tests
     monkeypatch.setattr("modelramp_server.observability.tracing.LAST_WORDS", 0.1)
     server = Served(lookup_model, tracing=True).wait_ready()
     assert server.call("POST", INFER, TWO).status == 200
