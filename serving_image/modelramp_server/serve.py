@@ -169,7 +169,7 @@ class Service:
         self.metrics.model_loaded(model.runtime, model.device, bool(model.fallback))
         where = "ready at %s (for people: /docs): %s"
         if self._upstream is not None:
-            log.info(where, self.server.address, self._upstream.url)
+            log.info(where, self.server.address, self._upstream.address)
         else:
             how = where + " on %s, up to %d rows a forward"
             log.info(how, self.server.address, model.runtime, model.device, model.batch_rows)

@@ -17,7 +17,7 @@ from modelramp_server.model_store.origin import Folder, Origin, Registered, with
 from modelramp_server.model_store.sources import FolderSource, Source, StoreSource
 from modelramp_server.runtime import mlmodel
 from modelramp_server.runtime.base import ArtifactDamaged
-from modelramp_server.settings import CommonSettings, FetchSettings, LoadSettings, in_cluster
+from modelramp_server.settings import CommonSettings, FetchSettings, LoadSettings, ServeSettings, in_cluster
 
 log = logging.getLogger(__name__)
 

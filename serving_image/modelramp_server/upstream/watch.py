@@ -68,6 +68,11 @@ class UpstreamWatch:
             await self._pages.close()
         await self._upstream.close()
 
+    @property
+    def address(self) -> str:
+        """The model's, there."""
+        return self._upstream.url
+
     def waits(self) -> str:
         """Why it is not ready, in a sentence; "" where it is."""
         return self._waits
