@@ -38,8 +38,9 @@ coverage: setup ## The unit tests again, counted: every branch of domain/ and de
 	.venv/bin/coverage run -m pytest tests/unit
 	.venv/bin/coverage report
 
+simulate: export PYTEST_TIMEOUT ?= 300
 simulate: setup ## Test in simulation: killed at every write, random worlds, the statistics over many rollouts
-	.venv/bin/pytest tests/simulation --timeout 300
+	.venv/bin/pytest tests/simulation
 
 soak: setup ## Test for hours: a million steps of the state machine; are bugs seeded by hand noticed?
 	MODELRAMP_SOAK=1 .venv/bin/pytest tests/seeded_bugs
@@ -54,8 +55,19 @@ server: setup ## Test the serving image's server: real ASGI, real clients
 server-torch: .venv-torch/.ready ## Test the server's torch and Keras runtimes, in a venv that has them
 	.venv-torch/bin/python -m pytest tests/server/test_formats.py tests/server/test_torch.py tests/server/test_keras.py \
 	    tests/server/test_devices.py
-.venv-torch/.ready: .venv/.ready requirements/torch.txt hack/torch.sh
+.venv-torch/.ready: .venv/.ready requirements/torch.txt hack/torch.sh hack/overlay.sh
 	hack/torch.sh
+
+server-triton: .venv-triton/.ready ## Test the server before a real Triton
+	.venv/bin/pytest tests/server/test_triton.py
+.venv-triton/.ready: .venv/.ready requirements/triton.txt hack/triton.sh
+	hack/triton.sh
+
+server-clients: .venv-clients/.ready ## Test the server with KServe's client and S3's, in a venv that has them
+	.venv-clients/bin/python -m pytest tests/server/test_kserve_client.py tests/server/test_object_stores.py
+.venv-clients/.ready: .venv/.ready requirements/clients.txt hack/overlay.sh
+	hack/overlay.sh .venv-clients requirements/clients.txt
+	touch $@
 
 integration: setup ## Test against a real API server, etcd and controllers
 	.venv/bin/pytest tests/integration
@@ -63,14 +75,24 @@ integration: setup ## Test against a real API server, etcd and controllers
 e2e: setup ## Test on a real node, under constant traffic
 	.venv/bin/pytest --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/e2e
 
-test: setup ## All tiers, those that need no node beside the one that does
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=line without-node e2e
+# Tiers with real clocks come first, two at a time, while the cluster for e2e comes up; most of e2e waits for the lock that
+# they hold (tests/e2e/conftest.py). Tiers that know no clock take the processor time that all of these leave.
+test: setup .venv-triton/.ready ## All tiers
+	mkdir -p .demo
+	$(MAKE) --no-print-directory --jobs=3 --output-sync=line timed e2e untimed
 
-without-node: static coverage
-	.venv/bin/pytest tests/seeded_bugs
-	.venv/bin/pytest tests/simulation --timeout 300
-	.venv/bin/pytest tests/server
-	.venv/bin/pytest tests/integration
+timed:
+	flock --close .demo/e2e.turn env -u MAKEFLAGS $(MAKE) --no-print-directory --jobs=2 --output-sync=line \
+	    integration server-tiers
+
+untimed: export PYTEST_TIMEOUT = 1800
+untimed:
+	hack/background.sh env -u MAKEFLAGS $(MAKE) --no-print-directory static simulate coverage seeded
+
+server-tiers: server server-clients
+
+seeded: setup
+	.venv/bin/pytest tests/seeded_bugs tests/demo
 
 demo: setup ## See versions ramped, caught and taken back, on a real cluster
 	$(PY) -m examples.digits.demo
@@ -113,4 +135,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit coverage simulate soak study server server-torch integration e2e test without-node demo images crd proto settings manifests cluster-up cluster-down bench bench-server bench-overload bench-operator format lock
+.PHONY: help setup check static unit coverage simulate soak study server server-torch server-clients server-triton integration e2e test timed untimed server-tiers seeded demo images crd proto settings manifests cluster-up cluster-down bench bench-server bench-overload bench-operator format lock

@@ -12,7 +12,7 @@ compile bootstrap <(echo uv)
 compile mlflow <(echo mlflow)
 compile operator pyproject.toml --extra operator
 compile server pyproject.toml --extra server
-image="--extra server --extra grpc --extra auth --extra otel"
+image="--extra server --extra grpc --extra auth --extra otel --extra images"
 compile server-onnx-sklearn pyproject.toml $image --extra onnx --extra sklearn
 gpu=(onnx-gpu sklearn torch keras pyfunc)
 compile "server-$(IFS=-; echo "${gpu[*]}")" pyproject.toml $image "${gpu[@]/#/--extra=}"
@@ -29,3 +29,10 @@ peer bentoml
 peer kserve
 peer litserve uvloop httptools
 peer mlserver 'uvloop<0.22'
+
+# A Triton server for the tests of --upstream: the wheel that brings one, and the numpy that it is built for.
+compile triton <(printf '%s\n' 'nvidia-pytriton==0.7.*' 'numpy<2') --no-deps
+
+# Clients that ask for older packages than ours: what they import and dev.txt lacks, and nothing beneath.
+compile clients <(printf '%s\n' kserve 'cloudevents<2' deprecation grpc-interceptor httpcore httpx psutil six tabulate \
+    timing-asgi watchfiles boto3 botocore jmespath s3transfer) --no-deps

@@ -6,17 +6,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=.venv-torch/bin/python
-site() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
-
 if ! command -v gcc nm >/dev/null; then
     echo "torch: installing gcc"
     sudo=$([ "$(id -u)" = 0 ] || echo sudo)
     $sudo apt-get update -q && $sudo apt-get install -qy --no-install-recommends gcc libc6-dev binutils
 fi
-[ -x $python ] || .venv/bin/python -m venv --without-pip .venv-torch
-packages=$(site $python)
-echo "import site; site.addsitedir('$(site .venv/bin/python)')" > "$packages/beneath.pth"
-.venv/bin/uv pip install -q --python $python --no-deps --require-hashes -r requirements/torch.txt
+hack/overlay.sh .venv-torch requirements/torch.txt
+packages=$($python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 symbols=$(mktemp -d)
 trap 'rm -rf "$symbols"' EXIT

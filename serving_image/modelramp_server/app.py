@@ -38,12 +38,12 @@ _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository(in
 
 
 class App:
-    """Routes of the server. `draining` is set on SIGTERM: not ready, still answering. `folder` is the model's."""
+    """Routes of the server. `draining` is set on SIGTERM: not ready, still answering. `folder`: the model's."""
 
     def __init__(
         self,
         local: LocalModel,
-        folder: Path,
+        folder: Path | None,
         traffic: Answering,
         metrics: Metrics,
         payload_limit: int,
@@ -136,7 +136,7 @@ class App:
             return refused
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
-            return ServingError(404, f"no such path: {path[:200]}; see /v2 and /v2/models/{self.local.name}")
+            return ServingError(404, f"no such path: {path[:200]}; see /docs")
         if match[1] != self.local.name:
             return ServingError(404, f"no model {match[1][:200]!r} here; this server has {self.local.name!r}")
         return ServingError(404, f"no version {match[2]!r} here; this server has {self.local.version!r}")
@@ -148,7 +148,7 @@ class App:
     def _inference_routes(self) -> dict[str, tuple[str, bool]]:
         paths = self._model_paths()
         routes = {f"{path}/infer": ("infer", path == paths[0]) for path in paths}
-        return {**routes, "/invocations": ("invocations", True)}
+        return {**routes, "/invocations": ("invocations", True), "/predict": ("predict", True)}
 
     def _page_routes(self) -> dict[str, dict[str, Route]]:
         routes: dict[str, dict[str, Route]] = {
@@ -183,6 +183,8 @@ class App:
     def _ready(self, document: dict[str, object]) -> Answer:
         if self.draining:
             raise NotReady("the server is shutting down")
+        if waits := self.local.waits():
+            raise NotReady(waits)
         if self.local.model is None:
             raise NotReady(f"the model {self.local.name} is loading")
         if trouble := self.local.trouble():
@@ -216,8 +218,8 @@ class App:
         return Answer(200, orjson.dumps(document))
 
     def _repository_index(self) -> Answer:
-        state = "UNAVAILABLE" if self.local.model is None else "READY"
-        reason = "loading" if self.local.model is None else ""
+        reason = self.local.waits() or ("loading" if self.local.model is None else "")
+        state = "UNAVAILABLE" if reason else "READY"
         return json_answer(
             200, [{"name": self.local.name, "version": self.local.version, "state": state, "reason": reason}]
         )

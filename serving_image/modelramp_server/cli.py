@@ -17,6 +17,7 @@ from modelramp_server.settings import (
     CommonSettings,
     FetchSettings,
     InvalidSettings,
+    PredictSettings,
     ServeSettings,
     add_flags,
     parse,
@@ -25,12 +26,14 @@ from modelramp_server.settings import (
 )
 
 _USAGE_ERROR = 2
+_INTERRUPTED = 130
 
 log = logging.getLogger("modelramp_server")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script. Exits 0, 1 (a reason stands in the termination log) or 2 (settings)."""
+    """Entry point of the console script. Exits 0, 1 (a reason stands in the termination log), 2 (settings) or as
+    `predict` says."""
     parser = _parser()
     arguments, unknown = parser.parse_known_args(argv)
     if unknown and arguments.command in KINDS:
@@ -46,24 +49,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_usage(str(error)))
     logs.configure(settings.log_level, settings.log_format)
     try:
-        _run(settings)
+        status = _run(settings)
     except InvalidSettings as error:
         _exit(_usage(str(error)))
     except ModelProblem as problem:
         _tell(settings.termination_log, problem)
         _exit(1)
-    _exit(0)
+    except KeyboardInterrupt:
+        print("modelramp-server: stopped", file=sys.stderr)
+        _exit(_INTERRUPTED)
+    _exit(status)
 
 
-def _run(settings: CommonSettings) -> None:
+def _run(settings: CommonSettings) -> int:
     from modelramp_server.model_store import fetch
 
+    if isinstance(settings, PredictSettings):
+        from modelramp_server.scoring.command import predict
+
+        return predict(settings)
     if isinstance(settings, FetchSettings):
         fetch.fetch(settings)
     elif isinstance(settings, ServeSettings):
         from modelramp_server.serve import serve
 
-        serve(settings, fetch.local_folder(settings))
+        serve(settings, fetch.served_folder(settings))
+    return 0
 
 
 class _Parser(ArgumentParser):
@@ -78,7 +89,11 @@ def _parser() -> ArgumentParser:
     parser = _Parser("modelramp-server", description="Serve one MLflow model over HTTP.")
     parser.add_argument("--version", action="version", version=version("modelramp"))
     commands = parser.add_subparsers(dest="command", required=True)
-    helps = {"serve": "load a model and answer requests", "fetch": "download a model, verify it, and exit"}
+    helps = {
+        "serve": "load a model and answer requests",
+        "predict": "score a table or a folder of images, without a server",
+        "fetch": "download a model, verify it, and exit",
+    }
     for command, kind in KINDS.items():
         text = helps[command]
         add_flags(commands.add_parser(command, help=text, description=text, allow_abbrev=False), kind)

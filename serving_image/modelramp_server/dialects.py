@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from modelramp_server.batching.model_thread import LoadedModel
 from modelramp_server.exchange import HEADER_LENGTH, JSON, Answer, Header, InferenceRequest, check_json
+from modelramp_server.images.predict import Predict
 from modelramp_server.protocol import invocations, v2
 from modelramp_server.protocol.tensors import Array
 
@@ -38,16 +39,38 @@ class Dialect(Protocol[Form]):
         """
 
     def encode(self, decoded: Form, outputs: Mapping[str, Array]) -> Answer:
-        """The answer to a decoded request."""
+        """The answer to a decoded request.
+
+        Raises:
+            ServingError: the outputs can't be told in the form that the client wants.
+        """
+
+    def decoding(self, request: InferenceRequest) -> int:
+        """The work of `decode`, as bytes of JSON: how it is known whether it belongs on the event loop."""
+
+    def encoding(self, decoded: Form, outputs: Mapping[str, Array]) -> int:
+        """The work of `encode`, likewise."""
+
+
+class ByBytes:
+    """Dialects whose work is what there is to read and write."""
+
+    def decoding(self, request: InferenceRequest) -> int:
+        """See Dialect."""
+        return len(request.body)
+
+    def encoding(self, decoded: Any, outputs: Mapping[str, Array]) -> int:
+        """See Dialect."""
+        return sum(array.nbytes for array in outputs.values())
 
 
 def dialects(name: str, version: str) -> dict[str, Dialect[Any]]:
     """Every dialect by the route of its requests (`InferenceRequest.route`)."""
-    return {"infer": V2(name, version), "invocations": Mlflow()}
+    return {"infer": V2(name, version), "invocations": Mlflow(), "predict": Predict(None)}
 
 
 @dataclass(frozen=True, slots=True)
-class V2:
+class V2(ByBytes):
     """Open Inference Protocol V2 over REST, for the model of this name and version."""
 
     name: str
@@ -67,7 +90,7 @@ class V2:
         return Answer(200, body, [_BINARY, (HEADER_LENGTH, str(header_length).encode())])
 
 
-class Mlflow:
+class Mlflow(ByBytes):
     """MLflow's scoring protocol, `/invocations`."""
 
     def decode(self, request: InferenceRequest, model: LoadedModel) -> invocations.Invocation:

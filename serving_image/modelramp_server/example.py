@@ -8,12 +8,22 @@ FILE = "serving_input_example.json"
 LARGEST = 1 << 20  # bytes; a larger one is not offered
 
 
-def read_example(folder: Path) -> bytes:
+def find_example(folder: Path | None) -> bytes | None:
+    """The example's JSON, if there is any."""
+    try:
+        return read_example(folder)
+    except ServingError:
+        return None
+
+
+def read_example(folder: Path | None) -> bytes:
     """The example's JSON.
 
     Raises:
         ServingError: 404, there is none.
     """
+    if folder is None:
+        raise ServingError(404, "there is no folder of the model here, and so no input example")
     path = folder / FILE
     if not path.is_file() or path.resolve().parent != folder.resolve():
         raise ServingError(404, "the model was logged without an input example")

@@ -168,6 +168,13 @@ class HttpServer(uvicorn.Server):
         self._slow_clients = SlowClients(timeout)
         self._tasks: list[asyncio.Task[None]] = []
 
+    @property
+    def address(self) -> str:
+        """Where it is reached from this machine, once it listens."""
+        host, port, *_ = self.servers[0].sockets[0].getsockname()
+        name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        return f"{'https' if self.config.is_ssl else 'http'}://{name}:{port}"
+
     async def startup(self, sockets: Any = None) -> None:
         """Listen, then begin to load the model: liveness is answered at once."""
         await super().startup(sockets)

@@ -10,7 +10,7 @@ from modelramp_server.protocol.tensors import DTYPES, TensorSpec
 Schema = dict[str, Any]
 
 _MODEL = "/v2/models/{model}"
-_JSON, _TEXT = "application/json", "text/plain"
+_JSON, _TEXT, _NPY = "application/json", "text/plain", "application/x-npy"
 _LARGEST_EXAMPLE = 256
 
 # What a page tells, and the media type that it tells it in; by path, with the model's own written as {model}.
@@ -37,6 +37,7 @@ _PAGES: dict[str, tuple[str, str]] = {
 _INFERENCE = {
     "infer": "Infer, by the Open Inference Protocol V2",
     "invocations": "Infer, by MLflow's scoring protocol",
+    "predict": "Infer from a file: a PNG or JPEG where the model declares images, npy, or JSON as for /invocations",
 }
 _REFUSALS = {
     "400": "The request is wrong; the message names the field",
@@ -44,6 +45,7 @@ _REFUSALS = {
     "413": "The body is over PAYLOAD_LIMIT, as it came or decompressed",
     "415": "The content type or coding is not served",
     "500": "The model failed on this input",
+    "502": "The server that runs the model (UPSTREAM) can't be reached, or answers nonsense",
     "503": "Loading, draining or full: try again after Retry-After",
     "504": "Not answered within the request's budget",
 }
@@ -55,7 +57,7 @@ def document(local: LocalModel, pages: Mapping[str, Iterable[str]], inference: M
 
     Args:
         pages: methods by path.
-        inference: route (`infer`, `invocations`) by path; POST only.
+        inference: route (`infer`, `invocations`, `predict`) by path; POST only.
     """
     paths: Schema = {}
     for path, methods in pages.items():
@@ -99,18 +101,11 @@ def _operation(route: str, local: LocalModel) -> Schema:
     body, answer = _BODIES[route]
     return {
         "summary": _INFERENCE[route],
-        "parameters": [
-            {
-                "name": "x-request-timeout",
-                "in": "header",
-                "description": "Seconds that the client waits, if fewer than REQUEST_TIMEOUT",
-                "schema": {"type": "number", "exclusiveMinimum": 0},
-            }
-        ],
+        "parameters": [_TIMEOUT, *_QUERIES.get(route, [])],
         "requestBody": {"required": True, "content": body(inputs)},
         "responses": {
-            "200": {"description": "The answer", "content": {_JSON: {"schema": answer}}},
-            **{status: _error(text) for status, text in _REFUSALS.items()},
+            "200": {"description": "The answer", "content": {_JSON: {"schema": answer}, **_FORMS.get(route, {})}},
+            **{status: _error(text) for status, text in (_REFUSALS | _FURTHER.get(route, {})).items()},
         },
     }
 
@@ -157,6 +152,12 @@ def _invocations_body(inputs: tuple[TensorSpec, ...]) -> Schema:
     example = {"inputs": {spec.name: _nested(spec) for spec in inputs}}
     body: Schema = {_JSON: {"schema": schema} | ({"example": example} if inputs and _small(inputs) else {})}
     return body | {"text/csv": {"schema": _STRING}}
+
+
+def _predict_body(inputs: tuple[TensorSpec, ...]) -> Schema:
+    files = {media: {"schema": _STRING} for media in ("image/png", "image/jpeg", _NPY)}
+    form = {"schema": _object({"file": {"type": "string", "format": "binary"}}, "file")}
+    return {_JSON: _invocations_body(inputs)[_JSON], **files, "multipart/form-data": form}
 
 
 def _small(inputs: Iterable[TensorSpec]) -> bool:
@@ -207,4 +208,32 @@ _BODIES = {
         _object({"model_name": _STRING, "outputs": {"type": "array", "items": _OUTPUT}}, "model_name", "outputs"),
     ),
     "invocations": (_invocations_body, _object({"predictions": _ANY}, "predictions")),
+    "predict": (_predict_body, _object({"predictions": _ANY}, "predictions")),
+}
+_TIMEOUT: Schema = {
+    "name": "x-request-timeout",
+    "in": "header",
+    "description": "Seconds that the client waits, if fewer than REQUEST_TIMEOUT",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+
+
+def _query(name: str, description: str, **schema: object) -> Schema:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+_QUERIES: dict[str, list[Schema]] = {
+    "predict": [
+        _query("output", "One output alone, by name; for image/png: mask or probabilities", type="string"),
+        _query("overlay", "The mask over the picture: true, or an opacity up to 1", type=["boolean", "number"]),
+        _query("class", "The class of a map of probabilities, by its number", type="integer", minimum=0),
+    ]
+}
+_FORMS: dict[str, Schema] = {"predict": {"image/png": {"schema": _STRING}, _NPY: {"schema": _STRING}}}
+_FURTHER = {
+    "predict": {
+        "406": "What Accept asks for can't be told of this model's outputs",
+        "413": "The body is over PAYLOAD_LIMIT, or its picture over MAX_PIXELS",
+        "415": "The content type is not served, or not what the bytes are",
+    }
 }

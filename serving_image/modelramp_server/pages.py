@@ -9,13 +9,16 @@ from modelramp_server.protocol.tensors import TensorSpec
 
 def info(local: LocalModel, draining: bool) -> Answer:
     """The server, its model, and how they fare. Answers while the model loads."""
-    state = "draining" if draining else "loading" if local.model is None else "ready"
+    waits = local.waits()
+    state = "draining" if draining else "waiting" if waits else "loading" if local.model is None else "ready"
     document: dict[str, object] = {
         "name": "modelramp",
         "version": package_version("modelramp"),
         "state": state,
         "model": _identity(local),
     }
+    if waits:
+        document["reason"] = waits
     if local.model is not None:
         document |= {"runtime": local.model.runtime, "device": local.model.device}
     return json_answer(200, document)
@@ -37,6 +40,7 @@ def model_info(local: LocalModel) -> Answer:
             "batch_rows": model.batch_rows,
             "inputs": [spec.as_metadata() for spec in model.inputs],
             "outputs": [spec.as_metadata() for spec in model.outputs],
+            "images": local.images,
             "params": [
                 {"name": spec.name, "type": spec.kind, "list": spec.is_list, "default": spec.default}
                 for spec in model.params.specs

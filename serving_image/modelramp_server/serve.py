@@ -13,14 +13,17 @@ import uvloop
 from modelramp_server.app import App
 from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.model_thread import BatchLimits, LoadedModel, ModelThread
+from modelramp_server.example import find_example
 from modelramp_server.front_door import FrontDoor
 from modelramp_server.http_server import HttpServer
-from modelramp_server.local_model import LocalModel
+from modelramp_server.images.loading import load as load_images
+from modelramp_server.images.predict import ROUTE, Predict
+from modelramp_server.local_model import Asked, LocalModel
 from modelramp_server.memory import MemoryWatch, container_limit, own_bytes
 from modelramp_server.observability import outputs
 from modelramp_server.observability.metrics import Metrics
 from modelramp_server.observability.records import Answering
-from modelramp_server.relay.client import CandidateClient
+from modelramp_server.relay.client import ANSWER_LIMIT, CandidateClient
 from modelramp_server.relay.shadow import BODY_LIMIT, Shadower
 from modelramp_server.relay.split_file import SplitFile
 from modelramp_server.relay.traffic import Traffic
@@ -31,6 +34,7 @@ from modelramp_server.settings import InvalidSettings, ServeSettings
 
 if TYPE_CHECKING:
     from modelramp_server.rpc.server import RpcServer
+    from modelramp_server.upstream.watch import UpstreamWatch
 
 # The default of 5 ms lets a Python-heavy model hold the event loop up for 10 ms at p99.
 _SWITCH_INTERVAL = 0.0005
@@ -41,17 +45,15 @@ log = logging.getLogger(__name__)
 class Service:
     """One serving process: the parts, wired."""
 
-    def __init__(self, settings: ServeSettings, folder: Path) -> None:
+    def __init__(self, settings: ServeSettings, folder: Path | None) -> None:
+        """`folder` is the model's; None only with UPSTREAM, where it holds no more than the model's example."""
         self.problem: ModelProblem | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        name = settings.model_name or folder.name
+        name = settings.model_name or (folder.name if folder is not None else "")
         self.metrics = Metrics(name, settings.model_version, settings.model_revision)
         self._front = FrontDoor(settings, name, self.metrics)
-        queue = JobQueue(settings.queue_limit)
-        self.metrics.queue_depth.set_function(queue.depth)
-        self.local = LocalModel(
-            name, settings.model_version, settings.model_revision, queue, self._give_up, settings.max_workers
-        )
+        self._upstream: UpstreamWatch | None = None
+        self.local = self._behind(settings, name, folder) if settings.upstream else self._here(settings, name, folder)
         self.local.on_ready = self._ready
         url, own, marks = settings.candidate_url, settings.model_revision, self._front.marks
         self._client = CandidateClient(url, own, marks=marks)
@@ -59,21 +61,6 @@ class Service:
         self.shadower = Shadower(copies, self.metrics, settings.hostname)
         self.traffic = Traffic(self.local, self._client, self.metrics, settings.hostname, self.shadower)
         self._split_file = SplitFile(settings.traffic_file, self.traffic.observe)
-        self._thread = ModelThread(
-            lambda: self._watched(*_load(settings, folder)),
-            queue,
-            BatchLimits(
-                settings.batch_size,
-                settings.batch_delay,
-                settings.warmup,
-                settings.request_timeout,
-                settings.pyfunc_batching,
-            ),
-            self.metrics.batch_rows,
-            self.metrics.waited,
-        )
-        self.metrics.batch_limit.set_function(lambda: self._thread.rows)
-        self.local.trouble = self._thread.trouble
         answering = self._front.around(self.traffic)
         app = App(self.local, folder, answering, self.metrics, settings.payload_limit, settings.request_timeout)
         self.rpc = _rpc(settings, app, answering, self.metrics, self._front)
@@ -95,6 +82,52 @@ class Service:
         self.metrics.memory_limit.set(limit)
         self.metrics.memory_short.set_function(lambda: int(memory.shedding))
 
+    def _here(self, settings: ServeSettings, name: str, folder: Path | None) -> LocalModel:
+        """The model in this process."""
+        assert folder is not None
+        queue = JobQueue(settings.queue_limit)
+        limits = BatchLimits(
+            settings.batch_size,
+            settings.batch_delay,
+            settings.warmup,
+            settings.request_timeout,
+            settings.pyfunc_batching,
+        )
+        metrics = self.metrics
+        thread = ModelThread(
+            lambda: self._watched(*_load(settings, folder), settings.max_pixels),
+            queue,
+            limits,
+            metrics.batch_rows,
+            metrics.waited,
+        )
+        self._begin = thread.start
+        local = self._local(settings, name, queue)
+        local.trouble = thread.trouble
+        metrics.queue_depth.set_function(queue.depth)
+        metrics.batch_limit.set_function(lambda: thread.rows)
+        return local
+
+    def _behind(self, settings: ServeSettings, name: str, folder: Path | None) -> LocalModel:
+        """The model of a server behind this one; `folder` holds its example, if anything."""
+        from modelramp_server.upstream.asking import Upstream
+        from modelramp_server.upstream.watch import UpstreamWatch, model_url
+
+        url, timeout = model_url(settings.upstream, name), settings.request_timeout
+        client = CandidateClient(url, settings.model_revision, answer_limit=max(ANSWER_LIMIT, settings.payload_limit))
+        upstream = Upstream(url, client, settings.queue_limit, timeout, self.metrics.nonfinite_rows)
+        watch = self._upstream = UpstreamWatch(upstream, settings.warmup, find_example(folder))
+        self._begin = watch.start
+        local = self._local(settings, name, upstream)
+        local.waits = watch.waits
+        local.speak(ROUTE, Predict(None))
+        self.metrics.queue_depth.set_function(upstream.depth)
+        return local
+
+    def _local(self, settings: ServeSettings, name: str, asked: Asked) -> LocalModel:
+        version, revision = settings.model_version, settings.model_revision
+        return LocalModel(name, version, revision, asked, self._give_up, settings.max_workers)
+
     async def run(self) -> None:
         """Serve until told to stop, or until the model turns out not to be servable.
 
@@ -110,6 +143,8 @@ class Service:
                 task.cancel()
             await self.shadower.close()
             await self._client.close()
+            if self._upstream is not None:
+                await self._upstream.close()
             await self._front.close()
         if self.problem is not None:
             raise self.problem
@@ -118,9 +153,12 @@ class Service:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._split_file.watch()), loop.create_task(self.local.memory.watch())]
         self._front.start(lambda: self.server.config.ssl)
-        self._thread.start(loop, self.local)
+        self._begin(loop, self.local)
 
-    def _watched(self, model: mlmodel.MLmodel, runtime: Runtime) -> tuple[mlmodel.MLmodel, Runtime]:
+    def _watched(self, model: mlmodel.MLmodel, runtime: Runtime, max_pixels: int) -> tuple[mlmodel.MLmodel, Runtime]:
+        images = load_images(model, runtime.inputs, max_pixels)
+        self.local.speak(ROUTE, Predict(images))
+        self.local.images = images.told() if images is not None else None
         return model, outputs.watched(runtime, self._not_finite)
 
     def _not_finite(self, rows: int) -> None:
@@ -129,7 +167,12 @@ class Service:
 
     def _ready(self, model: LoadedModel) -> None:
         self.metrics.model_loaded(model.runtime, model.device, bool(model.fallback))
-        log.info("ready: %s on %s, up to %d rows a forward", model.runtime, model.device, model.batch_rows)
+        where = "ready at %s (for people: /docs): %s"
+        if self._upstream is not None:
+            log.info(where, self.server.address, self._upstream.address)
+        else:
+            how = where + " on %s, up to %d rows a forward"
+            log.info(how, self.server.address, model.runtime, model.device, model.batch_rows)
 
     def _give_up(self, problem: ModelProblem) -> None:
         self.problem = problem
@@ -163,8 +206,8 @@ def _rpc(
     )
 
 
-def serve(settings: ServeSettings, folder: Path) -> None:
-    """Run the server in this thread.
+def serve(settings: ServeSettings, folder: Path | None) -> None:
+    """Run the server in this thread; `folder` as for Service.
 
     Raises:
         ModelProblem: why the model can't be served.

@@ -5,7 +5,8 @@ import socket
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -22,7 +23,16 @@ MemoryLimit = Annotated[
     Literal["auto"] | int, BeforeValidator(lambda value: value if value == "auto" else sizes.parse(value))
 ]
 
-SHORT_FLAGS = {"model_path": "--model", "model_name": "--name", "app_host": "--host", "app_port": "--port"}
+SHORT_FLAGS = {
+    "model_path": "--model",
+    "model_name": "--name",
+    "app_host": "--host",
+    "app_port": "--port",
+    "predict_input": "--input",
+    "predict_output": "--output",
+    "predict_columns": "--columns",
+    "predict_write": "--write",
+}
 
 
 class InvalidSettings(Exception):
@@ -76,32 +86,46 @@ class FetchSettings(CommonSettings):
     model_uri: str = Field(description="what to fetch: models:/<name>/<version>, s3://..., a folder")
 
 
-class ServeSettings(CommonSettings):
-    """Settings of the serving container."""
+class LoadSettings(CommonSettings):
+    """What whoever loads a model needs: `serve`, `predict` and `load_model`."""
 
     address = "model_path"
+
+    inference_device: Device = Field(default="auto", description="auto takes a GPU if there is one; cuda insists")
+    batch_size: int = Field(
+        default=32, ge=1, description="rows at most in one forward; how many are worth it is measured"
+    )
+    pyfunc_batching: bool = Field(default=False, description="batch pyfunc models too, which may look across rows")
+    warmup: int = Field(default=3, ge=1, description="forwards that warm a model up before it is used")
+
+
+class WorkSettings(LoadSettings):
+    """What whoever reads files of images needs: `serve` and `predict`."""
+
+    max_pixels: int = Field(default=25_000_000, ge=1, description="width times height of an image at most")
+    max_workers: int = Field(default=2, ge=1, le=64, description="threads that decode images and large bodies")
+
+
+class ServeSettings(WorkSettings):
+    """Settings of the serving container."""
 
     app_host: str = Field(default="0.0.0.0", description="address to listen on")
     app_port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 picks one")
     grpc_port: int | None = Field(
         default=None, ge=0, le=65535, description="port of V2 gRPC; not set: none; 0 picks one"
     )
-    inference_device: Device = Field(default="auto", description="auto takes a GPU if there is one; cuda insists")
-    batch_size: int = Field(
-        default=32, ge=1, description="rows at most in one forward; how many are worth it is measured"
+    upstream: str = Field(
+        default="", description="address of a V2 server that runs the model in place of this process, such as Triton"
     )
-    pyfunc_batching: bool = Field(default=False, description="batch pyfunc models too, which may look across rows")
     batch_delay: float = Field(default=0.0, ge=0, le=10, description="seconds to wait for more rows")
     queue_limit: int = Field(default=1024, ge=1, description="requests waiting at most; beyond it 503")
     request_timeout: float = Field(
         default=30.0, gt=0, description="seconds a request may take, a client to send it, and to read the answer"
     )
     payload_limit: Size = Field(default=64 * 1024 * 1024, ge=1, description="size of a request body at most")
-    max_workers: int = Field(default=2, ge=1, le=64, description="threads that decode and encode large bodies")
     memory_limit: MemoryLimit = Field(
         default="auto", description="memory short of which requests are refused, as 2Gi; auto: the container's; 0: none"
     )
-    warmup: int = Field(default=3, ge=1, description="forwards before the server says ready")
     drain_delay: float = Field(default=5.0, ge=0, description="seconds of accepting on after SIGTERM")
     traffic_file: Path = Field(default=Path("/etc/modelramp/traffic/split"), description="file of the split")
     candidate_url: str = Field(default="", description="address of the candidate; {revision} is filled in")
@@ -124,6 +148,26 @@ class ServeSettings(CommonSettings):
     tracing: bool = Field(default=False, description="OpenTelemetry spans by OTLP (OTEL_EXPORTER_OTLP_ENDPOINT)")
     hostname: str = Field(default_factory=socket.gethostname, description="tells replicas apart")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _upstream_has_the_model(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("upstream"):
+            given.setdefault("model_path", "")
+        return given
+
+    @model_validator(mode="after")
+    def _upstreams_model_has_a_name(self) -> Self:
+        if self.upstream and not self.model_name:
+            raise ValueError("UPSTREAM (--upstream) is set without MODEL_NAME (--name); set the name of the model")
+        return self
+
+    @field_validator("upstream")
+    @classmethod
+    def _is_an_address(cls, text: str) -> str:
+        if text and not (text.startswith(("http://", "https://")) and urlsplit(text).hostname):
+            raise ValueError("it must be http://host:port, or the model's address there: http://host:port/v2/models/m")
+        return text.rstrip("/")
+
     @field_validator("grpc_port")
     @classmethod
     def _has_grpc(cls, port: int | None) -> int | None:
@@ -132,7 +176,28 @@ class ServeSettings(CommonSettings):
         return port
 
 
-KINDS: dict[str, type[CommonSettings]] = {"serve": ServeSettings, "fetch": FetchSettings}
+class PredictSettings(WorkSettings):
+    """Settings of scoring files and folders without a server."""
+
+    predict_input: Path = Field(description="what to score: a .csv, .parquet or .npy file, or a folder of images")
+    predict_output: Path = Field(description="folder for the results; the same command goes on there after a stop")
+    predict_columns: str = Field(
+        default="", description="columns of the table that are the model's one matrix, in order: a,b,c (default: all)"
+    )
+    predict_write: str = Field(
+        default="masks", description="pictures to write for images: of masks, probabilities, overlays; or none"
+    )
+
+    @field_validator("predict_write")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        for name in value.split(","):
+            if name.strip() not in ("masks", "probabilities", "overlays", "none"):
+                raise ValueError("it is a list of masks, probabilities, overlays, such as masks,overlays; or none")
+        return value
+
+
+KINDS: dict[str, type[CommonSettings]] = {"serve": ServeSettings, "predict": PredictSettings, "fetch": FetchSettings}
 Settings = TypeVar("Settings", bound=CommonSettings)
 
 
@@ -168,7 +233,7 @@ def add_flags(parser: ArgumentParser, kind: type[CommonSettings]) -> None:
         default = f" (default {default_of(field)})" if default_of(field) else ""
         help_text = f"{field.description}{default} [{name.upper()}]".replace("%", "%%")
         if field.annotation is bool:
-            parser.add_argument(*flags_of(name), dest=name, action="store_const", const=True, help=help_text)
+            parser.add_argument(*flags_of(name), dest=name, nargs="?", const=True, metavar="true|false", help=help_text)
         else:
             parser.add_argument(*flags_of(name), dest=name, metavar="VALUE", help=help_text)
 

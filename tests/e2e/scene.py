@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from examples.digits import stage as stages
-from examples.digits.answers import Tail, tally
+from examples.digits.answers import Answer, Tail, tally
 from examples.digits.kube import GROUP, PLURAL, VERSION, Body, wait
 from examples.digits.names import MODEL, OBJECT
 from examples.digits.stage import Stage
@@ -126,6 +126,16 @@ class Scene:
     def _all_read(self) -> bool:
         with self.answers.open() as file:
             return len(self.world.answers) >= sum(1 for _ in file)
+
+    def since(self, moment: float) -> list[Answer]:
+        """Answers to requests that were sent after it (seconds since the epoch), as far as they have been read."""
+        return [answer for answer in self.world.answers if answer.sent > moment]
+
+    def revisions_from_now(self) -> set[str]:
+        """Who answers what is sent in the next seconds."""
+        now = time.time()
+        wait("further answers", 60, lambda: len(self.since(now)) > 5 * RATE)
+        return {answer.revision for answer in self.since(now)}
 
     def status(self) -> Status:
         return self.world.status

@@ -16,7 +16,7 @@ from tests.e2e.scene import READY, Scene
 pytestmark = [pytest.mark.timeout(900), pytest.mark.steady]
 GATEWAY = "modelramp-gateway/gateway"
 ROLLOUT: Body = {
-    "steps": [{"weight": 20, "hold": "15s"}],
+    "steps": [{"weight": 20, "hold": "20s"}],
     "bake": "5s",
     "progressDeadline": "2m",
     "scaleDownDelay": "5s",

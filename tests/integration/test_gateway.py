@@ -19,7 +19,7 @@ from modelramp.desired.meta import Owner
 from modelramp.desired.project import Desired
 from modelramp.domain.world import World
 from modelramp.engine.carry_out import Carrier
-from modelramp.ports import ROUTE_KINDS, Key, Observation
+from modelramp.ports import ROUTE_KINDS, Key, Object, Observation
 from modelramp.routers.gateway import ROUTER
 from tests.integration.conftest import CreateOwner, cluster, kubectl
 from tests.integration.stand_in_node import StandInNode
@@ -92,7 +92,8 @@ async def test_a_route_is_written_once_and_what_others_change_is_put_back(
     header = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x"]}}
     for changed in ({**rule, "backendRefs": refs}, {**rule, "filters": [header]}):
         stray = {"spec": {"rules": [changed]}}
-        await admin.write("PATCH", path_of(HTTP_ROUTE, *key), stray, MERGE_PATCH, {"fieldManager": "person"})
+        strayed = await admin.write("PATCH", path_of(HTTP_ROUTE, *key), stray, MERGE_PATCH, {"fieldManager": "person"})
+        await noticed(kube_cluster, key, strayed)
         mended = await version()
         assert mended != first
         assert "filters" not in (await admin.read(path_of(HTTP_ROUTE, *key)))["spec"]["rules"][0]
@@ -108,7 +109,7 @@ async def test_a_weight_is_in_force_once_the_gateway_accepts_that_generation(
     (body,) = routed(owner, 10).objects
     route = await kube_cluster.apply(body)
     assert not holds(await kube_cluster.observe(key), 10)
-    await accept(admin, key, route["metadata"]["generation"])
+    await noticed(kube_cluster, key, await accept(admin, key, route["metadata"]["generation"]))
     seen = await kube_cluster.observe(key)
     assert holds(seen, 10) and not holds(seen, 50)
     (body,) = routed(owner, 50).objects
@@ -116,8 +117,18 @@ async def test_a_weight_is_in_force_once_the_gateway_accepts_that_generation(
     assert not holds(await kube_cluster.observe(key), 50), "accepted was the generation before"
 
 
-async def accept(admin: KubeApi, key: Key, generation: int) -> None:
-    """As the controller of edge/public would."""
+async def noticed(kube_cluster: KubeCluster, key: Key, written: Object) -> None:
+    """Until a route that others have written has come by the watch."""
+
+    async def seen() -> bool:
+        routes = (await kube_cluster.observe(key)).world.routes
+        return [route["metadata"]["resourceVersion"] for route in routes] == [written["metadata"]["resourceVersion"]]
+
+    assert await eventually(seen)
+
+
+async def accept(admin: KubeApi, key: Key, generation: int) -> Object:
+    """As the controller of edge/public would. The route then."""
     conditions = [
         {
             "type": kind,
@@ -135,7 +146,7 @@ async def accept(admin: KubeApi, key: Key, generation: int) -> None:
         "conditions": conditions,
     }
     path = path_of(HTTP_ROUTE, *key, "status")
-    await admin.write("PATCH", path, {"status": {"parents": [parent]}}, MERGE_PATCH)
+    return await admin.write("PATCH", path, {"status": {"parents": [parent]}}, MERGE_PATCH)
 
 
 @pytest.mark.usefixtures("gateway_api")
@@ -157,8 +168,12 @@ async def test_somebody_elses_route_is_not_taken_over(
     await create_owner(traffic=TRAFFIC)
     theirs = {"apiVersion": HTTP_ROUTE.api_version, "kind": HTTP_ROUTE.kind, "metadata": {"name": "digits"}, "spec": {}}
     await admin.write("POST", path_of(HTTP_ROUTE, namespace), theirs)
-    seen = await kube_cluster.observe(Key(namespace, "digits"))
-    assert "is not ours" in seen.world.unusable["HTTPRoute"] and seen.world.routes == ()
+
+    async def refused() -> bool:
+        world = (await kube_cluster.observe(Key(namespace, "digits"))).world
+        return "is not ours" in world.unusable.get("HTTPRoute", "") and world.routes == ()
+
+    assert await eventually(refused)
 
 
 @pytest.mark.usefixtures("gateway_api")

@@ -87,6 +87,13 @@ async def test_every_example_is_taken(body: Object, admin: KubeApi, namespace: s
         ({"scaling": {"minReplicas": 5, "maxReplicas": 4}}, "must not be above spec.scaling.maxReplicas"),
         ({"scaling": {"minReplicas": 5}}, "needs spec.scaling.maxReplicas"),
         ({"server": {"batching": {"maxDelay": "1m"}}}, "must not be above 10s"),
+        ({"server": {"volumes": [{"name": "tmp", "emptyDir": {}}]}}, "volumes that every pod has"),
+        ({"server": {"volumes": [{"emptyDir": {}}]}}, "spec.server.volumes[0].name: Required value"),
+        ({"server": {"volumeMounts": [{"name": "a", "mountPath": "/a"}]}}, "must name one of spec.server.volumes"),
+        (
+            {"server": {"volumes": [{"name": "a"}], "volumeMounts": [{"name": "a", "mountPath": "/models/a"}]}},
+            "are the pod's own folders",
+        ),
         ({"rollout": {"gates": {"metrics": [{"name": "a"}]}}}, "needs min, max, or notWorseThanStableBy"),
         ({"rollout": {"gates": {"metrics": [{"name": "a", "min": 2, "max": 1}]}}}, "min must not be above max"),
         ({"rollout": {"gates": {"metrics": [{"name": "a", "notWorseThanStableBy": 1}]}}}, "belong together"),

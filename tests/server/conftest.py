@@ -86,7 +86,7 @@ def start() -> Iterator[Start]:
     """Starts servers that end with the test."""
     running: list[Served] = []
 
-    def begin(folder: Path, wait: bool = True, **settings: Any) -> Served:
+    def begin(folder: Path | None, wait: bool = True, **settings: Any) -> Served:
         server = Served(folder, **settings)
         running.append(server)
         return server.wait_ready() if wait else server

@@ -72,7 +72,7 @@ def lookup(rows: str | int = "rows") -> onnx.ModelProto:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows])],
         [numpy_helper.from_array(np.arange(10, dtype=np.float32) * 10, "table")],
     )
-    return _model(graph)
+    return onnx_model(graph)
 
 
 ECHOED = {
@@ -101,7 +101,7 @@ def echo() -> onnx.ModelProto:
         [helper.make_tensor_value_info(names[datatype], kind, ["rows"]) for datatype, kind in ECHOED.items()],
         [helper.make_tensor_value_info(f"{names[datatype]}_out", kind, ["rows"]) for datatype, kind in ECHOED.items()],
     )
-    return _model(graph)
+    return onnx_model(graph)
 
 
 def across_rows() -> onnx.ModelProto:
@@ -116,10 +116,11 @@ def across_rows() -> onnx.ModelProto:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 2])],
         [numpy_helper.from_array(np.array([0], np.int64), "axes")],
     )
-    return _model(graph)
+    return onnx_model(graph)
 
 
-def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
+def onnx_model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    """The graph as a model that onnxruntime takes."""
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     model.ir_version = 9
     return model

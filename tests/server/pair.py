@@ -11,7 +11,7 @@ CANDIDATE = "bbbbbbbb"
 
 def real_pair(
     start: Callable[..., Served],
-    folder: Path,
+    folder: Path | None,
     tmp_path: Path,
     theirs: dict[str, Any],
     ours: dict[str, Any],

@@ -34,9 +34,9 @@ class Reply(NamedTuple):
 class Served:
     """A running server."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path | None, **settings: Any) -> None:
         values: dict[str, Any] = {
-            "model_path": str(folder),
+            "model_path": str(folder or ""),
             "model_name": "digits",
             "model_version": "3",
             "model_revision": OWN,

@@ -125,7 +125,7 @@ CASES: list[tuple[str, str, Any, int, str]] = [
     ("/v2/models/other/infer", "wrong model", v2(), 404, "'other'"),
     ("/v2/models/digits/versions/9/infer", "wrong version", v2(), 404, "'9'"),
     ("/v2/models/digits/infer/more", "unknown path", v2(), 404, "no such path"),
-    ("/predict", "unknown path", v2(), 404, "no such path"),
+    ("/predict/more", "unknown path", v2(), 404, "no such path"),
     ("/v2/models/digits/generate", "text generation", {"text_input": "x"}, 400, "generation"),
     ("/v2/repository/models/digits/load", "a model to load", {}, 400, "not loaded"),
     ("/v2/repository/models/digits/unload", "a model to unload", {}, 400, "unloaded"),

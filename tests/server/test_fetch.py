@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from modelramp_server import load_model
 from modelramp_server.model_store.digest import artifact_digest
 from modelramp_server.model_store.failures import ModelNotFound, RegistryUnavailable
 from modelramp_server.model_store.fetch import fetch, local_folder
@@ -252,6 +253,10 @@ def test_versions_and_aliases_of_a_real_registry(registry: Registry, tmp_path: P
     assert (local.model_name, local.model_version) == ("digits", "2")
     named = ServeSettings(mlflow_model_name="digits", mlflow_model_alias="prod", mlflow_tracking_uri=registry.address)
     assert local_folder(named) == local_folder(local) and "models:/digits@prod is models:/digits/2" in caplog.text
+    with load_model("models:/digits@prod", mlflow_tracking_uri=registry.address) as model:
+        assert (model.name, model.version) == ("digits", "2") and model.predict(models.digits()[0][:3])[
+            "label"
+        ].shape == (3,)
 
 
 def test_another_digest_than_expected(registry: Registry, tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ def bad_requests() -> Iterator[Request]:
         yield "POST", "/invocations", {"dataframe_records": [{own: 1}]}, {}
         yield "POST", "/invocations", {"instances": [1], "params": {own: own}}, {}
         yield "POST", "/invocations", f"{own}\n{own}\n".encode(), {"content-type": "text/csv"}
+        yield "POST", "/predict", own.encode(), {"content-type": f"image/{own}"}
+        yield "POST", f"/predict?{own}", b"\xff\xd8\xff", {"accept": own}
+        yield "POST", "/predict", own.encode(), {"content-type": f"multipart/form-data; boundary={own[:70]}"}
+        yield "POST", "/predict", b"\x93NUMPY\x01\x00\x00\x04" + own[:1024].encode(), {}
         yield "GET", f"/{own}", None, {}
         yield "POST", f"/v2/models/{own}/infer", b"{}", {}
         yield "POST", f"/v2/repository/models/{own}/load", b"{}", {}

@@ -55,7 +55,7 @@ def test_the_limit_is_the_containers(tmp_path: Path, text: str, limit: int) -> N
 def test_a_large_body_is_refused_when_its_turn_has_come_and_memory_is_short(start: Any, lookup_model: Path) -> None:
     server = start(lookup_model, memory_limit="1Gi")
     memory = server.service.local.memory
-    memory._read = lambda: 1 << 30 if threading.current_thread().name.startswith("codec") else 100
+    memory._read = lambda: 1 << 30 if threading.current_thread().name.startswith("decoder") else 100
     memory._others = lambda: 2
     large = {"name": "x", "datatype": "INT64", "shape": [200_000], "data": [9] * 200_000}
     refused = server.infer(large)

@@ -1,7 +1,7 @@
 """Object stores, each by its own client, against the least of a server that the client is content with.
 
 Runs where the clients are installed: the extras s3, gcs and azure. Those of Google and Azure are among the development
-packages; boto3 is not: by its python-dateutil it would hold the operator's Kubernetes client back.
+packages; boto3, whose python-dateutil is too old for the operator's Kubernetes client, is in `make server-clients`.
 """
 
 import importlib.util

@@ -375,7 +375,7 @@ def test_a_collector_that_is_away_holds_nothing_up(
     lookup_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "4")  # else its retries go on beside other tests
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # else its retries go on beside other tests
     monkeypatch.setattr("modelramp_server.observability.tracing.LAST_WORDS", 0.1)
     server = Served(lookup_model, tracing=True).wait_ready()
     assert server.call("POST", INFER, TWO).status == 200
@@ -387,7 +387,8 @@ def test_nothing_rare_is_imported_by_default(lookup_model: Path) -> None:
         "import sys; from pathlib import Path; from modelramp_server.serve import Service\n"
         "from modelramp_server.settings import ServeSettings\n"
         f"Service(ServeSettings(model_path={str(lookup_model)!r}), Path({str(lookup_model)!r}))\n"
-        "rare = ('jwt', 'cryptography', 'opentelemetry', 'modelramp_server.security')\n"
+        "rare = ('jwt', 'cryptography', 'opentelemetry', 'modelramp_server.security', 'PIL', 'python_multipart',\n"
+        "'modelramp_server.images.declared')\n"
         "print([name for name in sys.modules if name.startswith(rare)])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50)

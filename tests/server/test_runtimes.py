@@ -140,7 +140,7 @@ def test_requirements_that_the_runtime_does_not_need_are_not_demanded(onnx_model
 
 def test_a_runtime_that_is_not_in_the_image_is_named(onnx_model: Path, monkeypatch) -> None:
     monkeypatch.setattr("modelramp_server.runtime.choice.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingPackages, match="onnxruntime"):
+    with pytest.raises(MissingPackages, match=r"needs onnxruntime, not in this image: pip install .modelramp\[onnx\]"):
         requirements.check(mlmodel.read(onnx_model), "auto", allow_code=False)
 
 

@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from tests.server import models
+from tests.server import models, pictures
 from tests.server.served import Served
 
 PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
@@ -40,12 +40,28 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def cracks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A model that takes red for a crack."""
+    declared = {"preprocess": pictures.UNIT, "postprocess": {"classes": ["other", "crack"], "activation": "softmax"}}
+    folder = pictures.folder(tmp_path_factory.mktemp("cracks") / "model", pictures.segmenter(4), declared)
+    server = Served(folder, model_name="cracks").wait_ready()
+    yield server
+    server.stop()
+
+
 @pytest.mark.parametrize(("line", "output"), commands())
-def test_curl(iris: Served, line: str, output: str) -> None:
-    command = line.replace("curl ", "curl -sS --fail-with-body ").replace(ADDRESS, f"127.0.0.1:{iris.port}")
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], capture_output=True, text=True, timeout=30)
+def test_curl(iris: Served, cracks: Served, tmp_path: Path, line: str, output: str) -> None:
+    (tmp_path / "street.jpg").write_bytes(pictures.encoded(pictures.half_red(), "JPEG"))
+    port = cracks.port if "/predict" in line else iris.port
+    command = line.replace("curl ", "curl -sS --fail-with-body ").replace(ADDRESS, f"127.0.0.1:{port}")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command], capture_output=True, text=True, timeout=30, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip() == output if output else done.stdout.strip()
+    written = re.search(r" -o (\S+)", line)
+    said = (tmp_path / written[1]).read_bytes() if written else done.stdout.strip()
+    assert said == output if output else said
 
 
 def test_python(iris: Served) -> None:

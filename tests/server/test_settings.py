@@ -3,12 +3,14 @@
 import asyncio
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from modelramp_server import cli, settings_page, sizes
+from modelramp_server.exchange import InferenceRequest
 from modelramp_server.settings import FetchSettings, InvalidSettings, ServeSettings, parse, read_dotenv
 from tests.server.served import Served
 
@@ -55,6 +57,9 @@ def test_sizes_for_people(size: int, text: str) -> None:
         (["serve"], {"MLFLOW_MODEL_ALIAS": "prod"}, ["MLFLOW_MODEL_ALIAS is set without MLFLOW_MODEL_NAME"]),
         (["serve"], {"MLFLOW_MODEL_NAME": "a"}, ["MLFLOW_MODEL_NAME is set alone", "MODEL_VERSION or MLFLOW_MODEL_A"]),
         (["serve"], {"MLFLOW_MODEL_NAME": "a", "MODEL_VERSION": "3", "MLFLOW_MODEL_ALIAS": "p"}, ["both set"]),
+        (["serve", "--model", "m", "--allow-code=maybe"], {}, ["ALLOW_CODE (--allow-code) is 'maybe'", "boolean"]),
+        (["predict", "--model", "m", "--output", "o"], {}, ["PREDICT_INPUT (or --input) is not set", ".parquet"]),
+        (["predict", "--write", "maps"], {}, ["PREDICT_WRITE (--write) is 'maps'", "masks,overlays"]),
         (["serve", "--modle", "m"], {}, ["serve has no flag --modle", "did you mean --model?", "serve --help"]),
         (["serve", "--batchsize=3"], {}, ["no flag --batchsize", "--batch-size"]),
         (["serve", "--frobnicate"], {}, ["no flag --frobnicate", "serve --help"]),
@@ -148,7 +153,7 @@ def test_large_bodies_are_decoded_by_as_many_threads_as_set(start: Any, lookup_m
     server: Served = start(lookup_model, max_workers=2)
     both = threading.Barrier(2, timeout=20)
     loop = server.service.server.servers[0].get_loop()
-    calls = [
-        asyncio.run_coroutine_threadsafe(server.service.local._codec_call(1 << 30, both.wait), loop) for _ in range(2)
-    ]
+    asked = InferenceRequest("infer", "/", [], b"", None, time.monotonic(), 60.0)
+    decode = server.service.local._decoders.run
+    calls = [asyncio.run_coroutine_threadsafe(decode(asked, lambda: None, both.wait), loop) for _ in range(2)]
     assert sorted(call.result(30) for call in calls) == [0, 1]

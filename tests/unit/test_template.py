@@ -42,6 +42,21 @@ def test_a_setting_reaches_the_server(server: dict[str, Any], name: str, value: 
     assert name not in environment(rendered())
 
 
+def test_a_variable_of_the_users_can_name_those_before_it() -> None:
+    upstream = {"name": "UPSTREAM", "value": "http://triton:8000/v2/models/digits/versions/$(MODEL_VERSION)"}
+    names = list(environment(rendered(env=[upstream])))
+    assert names.index("MODEL_VERSION") < names.index("UPSTREAM"), "Kubernetes fills in what stands before"
+
+
+def test_extra_volumes_are_seen_by_fetch_and_server() -> None:
+    keys = {"name": "keys", "secret": {"secretName": "keys"}}
+    mount = {"name": "keys", "mountPath": "/etc/keys", "readOnly": True}
+    spec = rendered(volumes=[keys], volumeMounts=[mount])["spec"]
+    assert keys in spec["volumes"] and len(spec["volumes"]) == len(rendered()["spec"]["volumes"]) + 1
+    for container in (*spec["initContainers"], *spec["containers"]):
+        assert container["volumeMounts"][-1] == mount
+
+
 def test_pods_are_placed_and_labelled_as_the_spec_says() -> None:
     template = rendered(
         nodeSelector={"gpu": "yes"},

@@ -59,5 +59,13 @@ def cel(*rules: tuple[str, str]) -> dict[str, Any]:
 
 
 OPEN_OBJECT: dict[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
+
+def open_list(most: int, **named: dict[str, Any]) -> dict[str, Any]:
+    """Schema of a list of objects of which only the named fields, all required, are known here."""
+    items = {**OPEN_OBJECT, "properties": named, "required": list(named)} if named else OPEN_OBJECT
+    return {"type": "array", "maxItems": most, "items": items}
+
+
 OpenObject = Annotated[dict[str, Any], WithJsonSchema(OPEN_OBJECT)]
-OpenList = Annotated[list[dict[str, Any]], WithJsonSchema({"type": "array", "maxItems": 100, "items": OPEN_OBJECT})]
+OpenList = Annotated[list[dict[str, Any]], WithJsonSchema(open_list(100))]

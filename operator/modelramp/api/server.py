@@ -5,10 +5,11 @@ could not be told from a choice. The operator fills them in when it freezes a re
 """
 
 from enum import StrEnum
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
-from modelramp.api.base import ApiModel, Duration, OpenList, OpenObject, cel
+from modelramp.api.base import ApiModel, Duration, OpenList, OpenObject, cel, open_list
 
 
 class Runtime(StrEnum):
@@ -51,8 +52,33 @@ class Limits(ApiModel):
     payload: int | None = Field(None, ge=1, description="Largest request body in bytes.")
 
 
+_NAME: dict[str, Any] = {"type": "string", "maxLength": 63}
+_PATH: dict[str, Any] = {"type": "string", "maxLength": 253, "pattern": "^/"}
+Volumes = Annotated[list[dict[str, Any]], WithJsonSchema(open_list(20, name=_NAME))]
+VolumeMounts = Annotated[list[dict[str, Any]], WithJsonSchema(open_list(20, name=_NAME, mountPath=_PATH))]
+
+
 class Server(ApiModel):
     """How a pod serves. A change here is a new revision, rolled out like a new version."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.volumes) || self.volumes.all(v, !(v.name in ['model', 'tmp', 'traffic']))",
+                "spec.server.volumes: model, tmp and traffic are volumes that every pod has; choose another name",
+            ),
+            (
+                "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && "
+                "self.volumes.exists(v, v.name == m.name))",
+                "spec.server.volumeMounts: each must name one of spec.server.volumes",
+            ),
+            (
+                "!has(self.volumeMounts) || self.volumeMounts.all(m, "
+                "!m.mountPath.matches('^/(models|tmp|etc/modelramp)(/|$)'))",
+                "spec.server.volumeMounts: /models, /tmp and /etc/modelramp are the pod's own folders",
+            ),
+        )
+    )
 
     image: str | None = Field(None, min_length=1, description="Serving image; the operator's default if absent.")
     runtime: Runtime | None = Field(None, description="Runtime to insist on; else chosen from the MLmodel file.")
@@ -64,6 +90,10 @@ class Server(ApiModel):
     warmup: int | None = Field(None, ge=1, le=1000, description="Forwards before a pod is ready.")
     grpc: bool | None = Field(None, description="Serve V2 gRPC too: port 8081 of the pods and of the Service.")
     env: OpenList | None = Field(None, description="Extra environment of the pod's containers.")
+    volumes: Volumes | None = Field(None, description="Extra volumes of the pod, as in a pod's spec.")
+    volume_mounts: VolumeMounts | None = Field(
+        None, description="Where its containers see them: fetch and server both."
+    )
     node_selector: dict[str, str] | None = None
     tolerations: OpenList | None = None
     affinity: OpenObject | None = None

@@ -44,7 +44,7 @@ def pod_template(
         "terminationGracePeriodSeconds": _grace_seconds(server),
         "initContainers": [_fetch(image, model, server, credentials, rendering, revision)],
         "containers": [_serve(owner, image, model, server, revision)],
-        "volumes": _volumes(),
+        "volumes": [*_volumes(), *(server.volumes or [])],
     }
     for field in ("node_selector", "tolerations", "affinity", "image_pull_secrets", "service_account_name"):
         if (value := getattr(server, field)) is not None:
@@ -124,7 +124,11 @@ def _fetch(
         "env": [*_environment({name: value for name, value in env.items() if value}), *(server.env or [])],
         "resources": _resources(server, gpu=False),  # no more than the server: a pod is scheduled by the larger
         "securityContext": _security(),
-        "volumeMounts": [{"name": "model", "mountPath": "/models"}, {"name": "tmp", "mountPath": "/tmp"}],
+        "volumeMounts": [
+            {"name": "model", "mountPath": "/models"},
+            {"name": "tmp", "mountPath": "/tmp"},
+            *(server.volume_mounts or []),
+        ],
     }
     if credentials:
         container["envFrom"] = [{"secretRef": {"name": credentials}}]
@@ -163,6 +167,7 @@ def _serve(owner: Owner, image: str, model: ModelVersion, server: Server, revisi
             {"name": "model", "mountPath": "/models", "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "traffic", "mountPath": TRAFFIC_DIRECTORY, "readOnly": True},
+            *(server.volume_mounts or []),
         ],
     }
 

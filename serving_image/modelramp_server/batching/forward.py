@@ -72,7 +72,7 @@ def _together(runtime: Runtime, jobs: list[Job], forward_done: Callable[[int], N
     names = jobs[0].inputs
     try:
         inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in names}
-        outputs = _predict(runtime, inputs, jobs[0].params)
+        outputs = predicted(runtime, inputs, jobs[0].params)
     except _FAILURES:
         return False
     finally:
@@ -89,7 +89,7 @@ def _together(runtime: Runtime, jobs: list[Job], forward_done: Callable[[int], N
 
 def _single(runtime: Runtime, job: Job, forward_done: Callable[[int], None]) -> None:
     try:
-        job.outputs = _predict(runtime, job.inputs, job.params)
+        job.outputs = predicted(runtime, job.inputs, job.params)
     except _FAILURES as error:
         text = (str(error).strip() or type(error).__name__).splitlines()[0][:500]
         job.error = ModelFailed(f"the model failed on this input: {text}")
@@ -97,7 +97,8 @@ def _single(runtime: Runtime, job: Job, forward_done: Callable[[int], None]) -> 
         forward_done(job.rows)
 
 
-def _predict(runtime: Runtime, inputs: dict[str, Array], params: bytes) -> dict[str, Array]:
+def predicted(runtime: Runtime, inputs: dict[str, Array], params: bytes) -> dict[str, Array]:
+    """One forward; `params` as canonical JSON, or b""."""
     if params and isinstance(runtime, TakesParams):
         return runtime.predict_with(inputs, orjson.loads(params))
     return runtime.predict(inputs)

@@ -62,7 +62,7 @@ class JobQueue:
     def __init__(self, limit: int) -> None:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._new: list[Job] = []
-        self._limit = limit
+        self.limit = limit
         self._rows = 0
         self.waiting = 0
         self.seconds_per_row = 0.0
@@ -75,8 +75,8 @@ class JobQueue:
             QueueSlow: what waits already takes too long.
         """
         wait = self._rows * self.seconds_per_row
-        if self.waiting >= self._limit or self._jobs.qsize() >= self._limit:
-            raise QueueFull(self._limit, max(1, math.ceil(wait)))
+        if self.waiting >= self.limit or self._jobs.qsize() >= self.limit:
+            raise QueueFull(self.limit, max(1, math.ceil(wait)))
         if self._rows and wait + rows * self.seconds_per_row > _SHARE * (deadline - time.monotonic()):
             raise QueueSlow(wait, max(1, math.ceil(wait)))
 

@@ -12,7 +12,7 @@ from modelramp_server.batching.forward import groups, run
 from modelramp_server.batching.jobs import Job, JobQueue
 from modelramp_server.batching.row_by_row import RowByRow
 from modelramp_server.batching.row_limit import RowLimit
-from modelramp_server.batching.warmup import warm_up
+from modelramp_server.batching.warmup import Warm, warm_up
 from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import TensorSpec
 from modelramp_server.runtime.base import LoadFailed, ModelProblem, Runtime, TakesParams, WarmupFailed
@@ -124,35 +124,45 @@ class ModelThread:
             self.rows = limit.rows
 
     def _prepare(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> tuple[Runtime, RowLimit]:
-        try:
-            model, runtime = self._load()
-        except ModelProblem:
-            raise
-        except Exception as error:
-            log.exception("loading the model failed")
-            raise LoadFailed(f"the model can't be loaded: {str(error)[:500]}") from error
-        try:
-            warm = warm_up(runtime, model.example, self._limits.warmup, self._limits.of(runtime))
-            loaded = LoadedModel(
-                runtime.name,
-                runtime.device,
-                runtime.inputs,
-                runtime.outputs or warm.outputs,
-                runtime.named_outputs,
-                warm.rows,
-                Params(model.signature.params, isinstance(runtime, TakesParams)),
-                frozenset(column.name for column in model.signature.columns if not column.required),
-                runtime.fallback,
-            )
-        except ModelProblem:
-            raise
-        except Exception as error:
-            log.exception("warming the model up failed")
-            raise WarmupFailed(f"the model failed in its warm-up: {str(error)[:500]}") from error
+        runtime, loaded, warm = prepare(self._load, self._limits)
         limit = RowLimit(warm.rows, _LONGEST * self._limits.timeout, warm.seconds)
         self.rows, self._queue.seconds_per_row = limit.rows, limit.seconds_per_row
         _tell(loop, watcher.ready, loaded)
-        return (RowByRow(runtime) if warm.one_row else runtime), limit
+        return runtime, limit
+
+
+def prepare(load: Callable[[], tuple[MLmodel, Runtime]], limits: BatchLimits) -> tuple[Runtime, LoadedModel, Warm]:
+    """Load a model, warm it up and learn how it may be batched. The runtime is the one to call from then on.
+
+    Raises:
+        ModelProblem: with the reason of docs/contract.md.
+    """
+    try:
+        model, runtime = load()
+    except ModelProblem:
+        raise
+    except Exception as error:
+        log.exception("loading the model failed")
+        raise LoadFailed(f"the model can't be loaded: {str(error)[:500]}") from error
+    try:
+        warm = warm_up(runtime, model.example, limits.warmup, limits.of(runtime))
+        loaded = LoadedModel(
+            runtime.name,
+            runtime.device,
+            runtime.inputs,
+            runtime.outputs or warm.outputs,
+            runtime.named_outputs,
+            warm.rows,
+            Params(model.signature.params, isinstance(runtime, TakesParams)),
+            frozenset(column.name for column in model.signature.columns if not column.required),
+            runtime.fallback,
+        )
+    except ModelProblem:
+        raise
+    except Exception as error:
+        log.exception("warming the model up failed")
+        raise WarmupFailed(f"the model failed in its warm-up: {str(error)[:500]}") from error
+    return (RowByRow(runtime) if warm.one_row else runtime), loaded, warm
 
 
 def _settle(group: list[Job]) -> None:

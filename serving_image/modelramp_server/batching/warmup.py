@@ -46,7 +46,7 @@ def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: i
     Raises:
         WarmupFailed: every input tried made the model raise.
     """
-    tried = _tried(runtime, _row_variants(runtime.inputs, example))
+    tried = _tried(runtime, row_variants(runtime.inputs, example))
     for _ in range(forwards - 1):
         runtime.predict(tried[0][0])
     rows, reason = _safe_batch(runtime, tried, batch_size)
@@ -72,7 +72,7 @@ def _takes_rows(runtime: Runtime, tried: list[_Tried]) -> bool:
     return True
 
 
-def _row_variants(specs: Sequence[TensorSpec], example: Path | None) -> list[Inputs]:
+def row_variants(specs: Sequence[TensorSpec], example: Path | None) -> list[Inputs]:
     """One-row inputs: the logged example's rows first, then zeros, ones and seeded noise."""
     variants = _example_rows(specs, example)
     noise = np.random.default_rng(0)

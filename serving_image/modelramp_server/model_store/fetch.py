@@ -17,7 +17,7 @@ from modelramp_server.model_store.origin import Folder, Origin, Registered, with
 from modelramp_server.model_store.sources import FolderSource, Source, StoreSource
 from modelramp_server.runtime import mlmodel
 from modelramp_server.runtime.base import ArtifactDamaged
-from modelramp_server.settings import CommonSettings, FetchSettings, ServeSettings, in_cluster
+from modelramp_server.settings import CommonSettings, FetchSettings, LoadSettings, ServeSettings, in_cluster
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,18 @@ def fetch(settings: FetchSettings) -> Path:
     return target.folder
 
 
-def local_folder(settings: ServeSettings) -> Path:
+def served_folder(settings: ServeSettings) -> Path | None:
+    """The folder of the model that is to be served; with UPSTREAM it is where its example is, if anywhere.
+
+    Raises:
+        ModelProblem: the fetch failed, or the folder is none.
+    """
+    if not settings.upstream:
+        return local_folder(settings)
+    return Path(settings.model_path) if settings.model_path else None
+
+
+def local_folder(settings: LoadSettings) -> Path:
     """The folder to serve: MODEL_PATH itself, or the cached copy of the address that stands there.
 
     Raises:

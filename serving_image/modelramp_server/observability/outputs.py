@@ -22,9 +22,7 @@ class FiniteCheck(Around):
         return self._looked_at(self._predict(inputs))
 
     def _looked_at(self, outputs: dict[str, Array]) -> dict[str, Array]:
-        for array in outputs.values():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                self._found(_rows(array))
+        look(outputs, self._found)
         return outputs
 
 
@@ -38,6 +36,13 @@ class FiniteCheckWithParams(FiniteCheck):
     def predict_with(self, inputs: Mapping[str, Array], params: Mapping[str, Any]) -> dict[str, Array]:
         """What the runtime says."""
         return self._looked_at(self._predict_with(inputs, params))
+
+
+def look(outputs: Mapping[str, Array], found: Callable[[int], None]) -> None:
+    """Tell how many rows of an output are not finite."""
+    for array in outputs.values():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            found(_rows(array))
 
 
 def watched(runtime: Runtime, found: Callable[[int], None]) -> Runtime:

@@ -100,6 +100,24 @@ class OutOfTime(ServingError):
         super().__init__(504, f"not answered within the request's budget of {budget:g} s")
 
 
+class BadUpstream(ServingError):
+    """502: the server that runs the model (UPSTREAM) can't be reached, or answers nonsense."""
+
+    reason = "upstream"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(502, message)
+
+
+class UpstreamBusy(ServingError):
+    """503: the server that runs the model (UPSTREAM) takes no more requests for now."""
+
+    reason = "upstream"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message, retry_after=1)
+
+
 class TooLarge(ServingError):
     """413: the body is over the limit; it is refused before it is read."""
 

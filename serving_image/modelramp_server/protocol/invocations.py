@@ -77,38 +77,46 @@ def decode(body: bytes, model: Model) -> Invocation:
     told = model.params.canonical(document.get("params"))
     form = given[0]
     columns, matrix = _READERS[form](document[form])
-    arrays = _bind(columns, matrix, model, form)
+    arrays = bind(columns, matrix, model, form)
     return Invocation(arrays, rows_of(arrays, model.inputs), form.startswith("dataframe"), model.named_outputs, told)
 
 
 def decode_csv(body: bytes, model: Model) -> Invocation:
     """Parse and check a CSV body of `/invocations`; arguments and errors as for `decode`."""
     names, rows = csv_frame.read(body)
+    arrays = bind_csv(names, rows, model)
+    return Invocation(arrays, rows_of(arrays, model.inputs), True, model.named_outputs)
+
+
+def bind_csv(names: list[str], rows: csv_frame.Rows, model: Model, first: int = 1) -> dict[str, Array]:
+    """The model's inputs from the cells of a CSV, whose first row has this number.
+
+    Raises:
+        BadRequest: with the column or row that is wrong.
+    """
     kinds = {spec.name: spec.datatype for spec in model.inputs}
-    if kinds.keys() <= set(names) or not _is_matrix(model.inputs):
+    if kinds.keys() <= set(names) or not is_matrix(model.inputs):
         columns = {
             name: csv_frame.typed(
                 [row[index] for row in rows], kinds.get(name, "BYTES"), f"csv.{name}", name in model.optional
             )
             for index, name in enumerate(names)
         }
-        arrays = _bind(columns, None, model, "csv")
-    else:
-        kind = model.inputs[0].datatype
-        matrix = [csv_frame.typed(row, kind, f"csv: row {number}") for number, row in enumerate(rows, start=1)]
-        arrays = _bind(None, matrix, model, "csv")
-    return Invocation(arrays, rows_of(arrays, model.inputs), True, model.named_outputs)
+        return bind(columns, None, model, "csv")
+    kind = model.inputs[0].datatype
+    matrix = [csv_frame.typed(row, kind, f"csv: row {number}") for number, row in enumerate(rows, start=first)]
+    return bind(None, matrix, model, "csv")
 
 
 def encode(invocation: Invocation, outputs: Mapping[str, Array]) -> bytes:
     """The answer: a list for an unnamed output; for named ones an object of lists, or records for a frame."""
-    lists = {name: _nested(array) for name, array in outputs.items()}
+    lists = {name: as_lists(array) for name, array in outputs.items()}
     predictions: Any = lists
     if not invocation.named and len(lists) == 1:
         predictions = next(iter(lists.values()))
     elif invocation.by_record and all(array.ndim for array in outputs.values()):
-        nested = {name: value if isinstance(value, list) else value.tolist() for name, value in lists.items()}
-        predictions = [dict(zip(nested, row, strict=True)) for row in zip(*nested.values(), strict=True)]
+        columns = {name: value if isinstance(value, list) else value.tolist() for name, value in lists.items()}
+        predictions = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -159,11 +167,17 @@ def _rows(value: list[Any], form: str) -> tuple[dict[str, Any] | None, Any]:
 _READERS = {"dataframe_split": _split, "dataframe_records": _records, "instances": _instances, "inputs": _inputs}
 
 
-def _is_matrix(specs: Sequence[TensorSpec]) -> bool:
+def is_matrix(specs: Sequence[TensorSpec]) -> bool:
+    """Whether the model takes one matrix: the columns of a frame are then its columns, in order."""
     return len(specs) == 1 and len(specs[0].shape) > 1
 
 
-def _bind(columns: dict[str, Any] | None, matrix: Any, model: Model, form: str) -> dict[str, Array]:
+def bind(columns: Mapping[str, Any] | None, matrix: Any, model: Model, form: str) -> dict[str, Array]:
+    """The model's inputs from columns by name, or from rows without names; lists or arrays. `form` is for errors.
+
+    Raises:
+        BadRequest: they do not fit the model's inputs.
+    """
     specs, wanted = model.inputs, [spec.name for spec in model.inputs]
     if columns and set(columns) >= set(wanted) - model.optional:
         rows = len(next(iter(columns.values())))
@@ -171,7 +185,7 @@ def _bind(columns: dict[str, Any] | None, matrix: Any, model: Model, form: str) 
             spec.name: _column(columns.get(spec.name, [None] * rows), spec, f"{form}.{spec.name}", model.optional)
             for spec in specs
         }
-    if matrix is not None and (_is_matrix(specs) or (columns is None and len(specs) == 1)):
+    if matrix is not None and (is_matrix(specs) or (columns is None and len(specs) == 1)):
         return {wanted[0]: _checked(matrix, specs[0], form)}
     if len(specs) == 1 and columns is not None and len(columns) == 1 and "input" in columns:
         return {wanted[0]: _checked(columns["input"], specs[0], f"{form}.input")}
@@ -208,7 +222,7 @@ def _checked(data: Any, spec: TensorSpec, where: str) -> Array:
     try:
         array = from_json(data, spec.datatype, where)
     except BadRequest:
-        if DTYPES[spec.datatype].kind not in "iu" or not isinstance(data, list):
+        if DTYPES[spec.datatype].kind not in "iu" or not isinstance(data, list | np.ndarray):
             raise
         array = from_json(_whole(data), spec.datatype, where)
     if array.ndim == 2 and array.shape[1] == 1 and len(spec.shape) == 1:
@@ -217,14 +231,16 @@ def _checked(data: Any, spec: TensorSpec, where: str) -> Array:
     return array
 
 
-def _whole(data: list[Any]) -> list[Any]:
+def _whole(data: list[Any] | Array) -> list[Any]:
     """Integers that a frame wrote as 1.0, as it does for a column that once lacked a value."""
+    data = data.tolist() if isinstance(data, np.ndarray) else data
     return [int(item) if isinstance(item, float) and item.is_integer() else item for item in data]
 
 
-def _nested(array: Array) -> Any:
+def as_lists(array: Array) -> Any:
+    """Something orjson can write, nested as the array is."""
     if array.ndim == 0:
-        return _nested(array.reshape(1))[0]
+        return as_lists(array.reshape(1))[0]
     plain = array.dtype.kind in "fiub" and is_finite(array)
     if plain:
         return array if array.flags.c_contiguous else array.copy(order="C")

@@ -34,7 +34,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 _FEW = 1024
 _LARGEST = {dtype: float(np.finfo(dtype).max) for dtype in DTYPES.values() if dtype.kind == "f"}
-_ACCEPTED_KINDS = {"b": "b", "u": "ui", "i": "ui", "f": "fui"}
+ACCEPTED_KINDS = {"b": "b", "u": "ui", "i": "ui", "f": "fui"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ def datatype_of(array: Array) -> str:
 
 
 def from_json(data: object, datatype: str, where: str) -> Array:
-    """Turn a JSON list (flat or nested) into an array of the V2 datatype, refusing what would be altered.
+    """Turn a JSON list (flat or nested), or an array, into one of the V2 datatype, refusing what would be altered.
 
     Raises:
         BadRequest: ragged, of another type, or out of range.
     """
-    if not isinstance(data, list):
+    if not isinstance(data, list | np.ndarray):
         raise BadRequest(f"{where}: data must be a list")
     if datatype == "BYTES":
         return _strings(data, where)
@@ -72,7 +72,7 @@ def from_json(data: object, datatype: str, where: str) -> Array:
     wanted = DTYPES[datatype]
     if datatype == "UINT64" and array.dtype.kind == "f":
         array = _unsigned(data, array)
-    if array.size and array.dtype.kind not in _ACCEPTED_KINDS[wanted.kind]:
+    if array.size and array.dtype.kind not in ACCEPTED_KINDS[wanted.kind]:
         raise BadRequest(f"{where}: data has values that are no {datatype}")
     return narrow(array, wanted, where)
 
@@ -125,7 +125,7 @@ def to_json(array: Array) -> Any:
     if flat.dtype.kind == "f":
         return flat if is_finite(flat) else [_number(value) for value in flat.tolist()]
     if datatype_of(flat) == "BYTES":
-        return [_text(item) for item in flat.tolist()]
+        return [as_text(item) for item in flat.tolist()]
     return flat
 
 
@@ -139,16 +139,20 @@ def _squares(array: Array) -> float:
     return float(np.vdot(array, array)) if array.size <= _FEW else math.inf
 
 
+def fits(array: Array, spec: TensorSpec) -> bool:
+    """Whether an array has the rank, and the sizes on fixed axes, that are declared."""
+    return array.ndim == len(spec.shape) and all(
+        want in (-1, have) for want, have in zip(spec.shape, array.shape, strict=True)
+    )
+
+
 def check_shape(array: Array, spec: TensorSpec, where: str) -> None:
     """Compare an array with what the model declares.
 
     Raises:
         BadRequest: other rank, other size on a fixed axis, or no rows.
     """
-    fits = array.ndim == len(spec.shape) and all(
-        want in (-1, have) for want, have in zip(spec.shape, array.shape, strict=True)
-    )
-    if not fits:
+    if not fits(array, spec):
         raise BadRequest(f"{where}: shape {list(array.shape)} does not fit the model's {list(spec.shape)}")
     if array.size == 0:
         raise BadRequest(f"{where}: shape {list(array.shape)} is empty; at least one value is needed")
@@ -192,14 +196,14 @@ def reshape(array: Array, shape: tuple[int, ...], where: str) -> Array:
     return array.reshape(shape)
 
 
-def _unsigned(data: list[Any], array: Array) -> Array:
+def _unsigned(data: list[Any] | Array, array: Array) -> Array:
     """What numpy took for floats, because integers above 2^63 stood beside smaller ones; else the array as it is."""
     items = np.asarray(data, dtype=object)
     whole = all(type(item) is int and 0 <= item < 2**64 for item in items.ravel())
     return items.astype(np.uint64) if whole else array
 
 
-def _strings(data: list[Any], where: str) -> Array:
+def _strings(data: list[Any] | Array, where: str) -> Array:
     try:
         array = np.array(data, dtype=object)
     except ValueError:
@@ -232,5 +236,6 @@ def _number(value: float) -> float | str:
     return "Infinity" if value > 0 else "-Infinity"
 
 
-def _text(item: object) -> str:
+def as_text(item: object) -> str:
+    """An element of BYTES."""
     return item.decode(errors="replace") if isinstance(item, bytes) else str(item)

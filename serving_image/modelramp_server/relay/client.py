@@ -10,6 +10,8 @@ import orjson
 from multidict import CIMultiDict
 
 from modelramp_server.exchange import Answer, Header, InferenceRequest
+from modelramp_server.images import npy
+from modelramp_server.protocol.errors import ServingError
 from modelramp_server.relay.outcomes import Net
 
 # A connection sticks to one pod behind the candidate's Service; renewing it lets kube-proxy choose again.
@@ -24,6 +26,7 @@ _HOP_BY_HOP = frozenset(
 # Said anew, or not: what the client gets is compressed by the server that it asked, so that both sides can be compared.
 _OWN = frozenset((b"x-request-timeout", b"accept-encoding"))
 _NOT_PASSED_BACK = _HOP_BY_HOP | {b"date", b"server"}
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
@@ -190,8 +193,12 @@ def _check_whole(status: int, payload: bytes, headers: list[Header]) -> None:
     found = dict(headers)
     if not 200 <= status < 300 or b"content-encoding" in found:
         return
-    length = found.get(b"inference-header-content-length")
-    if length is not None:
+    length, kind = found.get(b"inference-header-content-length"), found.get(b"content-type")
+    if kind == b"image/png":
+        whole = payload.endswith(_PNG_END)
+    elif kind == b"application/x-npy":
+        whole = _is_npy(payload)
+    elif length is not None:
         whole = length.isdigit() and 0 < int(length) <= len(payload)
     elif len(payload) <= _PARSED:
         whole = _parses(payload)
@@ -205,5 +212,13 @@ def _parses(payload: bytes) -> bool:
     try:
         orjson.loads(payload)
     except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _is_npy(payload: bytes) -> bool:
+    try:
+        npy.read(payload)
+    except ServingError:
         return False
     return True

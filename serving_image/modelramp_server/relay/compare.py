@@ -12,12 +12,14 @@ import numpy as np
 import orjson
 
 from modelramp_server.exchange import HEADER_LENGTH, PROTOBUF, Answer
-from modelramp_server.protocol.errors import BadRequest
+from modelramp_server.images import npy
+from modelramp_server.protocol.errors import ServingError
 from modelramp_server.protocol.tensors import DTYPES, Array, from_bytes
 from modelramp_server.relay.split import Shadow
 
 MASK_AXES = 3  # the batch's among them
 NOISE = 1e-6  # numbers nearer than this are equal, however small they are
+MASK_SIDE = 1024  # a mask that comes as a picture is compared in this size at most
 BACKGROUND = 0
 
 Outputs = Mapping[str, Array]
@@ -35,7 +37,7 @@ def compare(route: str, stable: Answer, candidate: Answer, rules: Shadow) -> Agr
     """Compare two answers to one request; both have status 2xx.
 
     Args:
-        route: `infer` (V2, JSON or binary tensors) or `invocations` (MLflow's JSON).
+        route: `infer` (V2, JSON or binary tensors), `invocations` (MLflow's JSON) or `predict` (JSON, npy, PNG).
     """
     mine, theirs = outputs(route, stable), outputs(route, candidate)
     if mine is None or theirs is None:
@@ -53,10 +55,12 @@ def outputs(route: str, answer: Answer) -> Outputs | None:
 
         return outputs_of(answer.body)
     try:
+        if route == "predict":
+            return _predict(answer.body, headers.get(b"content-type", b""))
         if route == "infer":
             return _v2(answer.body, headers.get(HEADER_LENGTH))
         return _mlflow(orjson.loads(answer.body)["predictions"])
-    except (ValueError, TypeError, KeyError, ArithmeticError, BadRequest):
+    except (ValueError, TypeError, KeyError, ArithmeticError, OSError, SyntaxError, ServingError):
         return None
 
 
@@ -133,6 +137,18 @@ def _mlflow(predictions: Any) -> Outputs:
     if predictions and all(isinstance(row, dict) for row in predictions):
         return {name: _untyped([row[name] for row in predictions]) for name in predictions[0]}
     return {"": _untyped(predictions)}
+
+
+def _predict(body: bytes, kind: bytes) -> Outputs | None:
+    """JSON, npy, or the PNG of a mask; of other pictures nothing can be said."""
+    if kind == b"application/x-npy":
+        return {"": npy.read(body)}
+    if kind != b"image/png":
+        return _mlflow(orjson.loads(body)["predictions"])
+    from modelramp_server.images.picture import labels_of
+
+    mask = labels_of(body, MASK_SIDE)
+    return None if mask is None else {"": mask[None]}
 
 
 def _untyped(value: Any) -> Array:

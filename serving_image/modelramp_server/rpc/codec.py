@@ -6,7 +6,7 @@ for the candidate, which is asked by REST, is the document written out; its numb
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -15,8 +15,9 @@ import numpy as np
 import orjson
 
 from modelramp_server.batching.model_thread import LoadedModel
+from modelramp_server.dialects import ByBytes
 from modelramp_server.exchange import HEADER_LENGTH, PROTOBUF, Answer, InferenceRequest
-from modelramp_server.protocol import v2
+from modelramp_server.protocol import v2, v2_client
 from modelramp_server.protocol.errors import BadRequest
 from modelramp_server.protocol.tensors import (
     DTYPES,
@@ -25,7 +26,6 @@ from modelramp_server.protocol.tensors import (
     datatype_of,
     from_bytes,
     narrow,
-    reshape,
     to_bytes,
 )
 from modelramp_server.rpc import inference_pb2 as pb
@@ -45,7 +45,7 @@ _REST_ONLY = ("binary_data", "binary_data_size", "binary_data_output")
 
 
 @dataclass(frozen=True, slots=True)
-class Rpc:
+class Rpc(ByBytes):
     """The dialect of requests that carry a `ModelInfer`; answers are serialized, with raw contents."""
 
     name: str
@@ -182,23 +182,7 @@ def _response(body: bytes, header_length: int) -> pb.ModelInferResponse:
         model_version=document.get("model_version", ""),
         id=document.get("id", ""),
     )
-    for entry, raw in _tensors(document["outputs"], body[header_length:]):
+    for entry, array in v2_client.outputs(document["outputs"], memoryview(body)[header_length:]):
         message.outputs.add(name=entry["name"], datatype=entry["datatype"], shape=entry["shape"])
-        message.raw_output_contents.append(raw)
+        message.raw_output_contents.append(to_bytes(array))
     return message
-
-
-def _tensors(entries: Sequence[dict[str, Any]], tail: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Each output with its bytes, which are as many as its shape asks for."""
-    position = 0
-    for entry in entries:
-        size = entry.get("parameters", {}).get("binary_data_size")
-        if size is None:
-            array = np.asarray(entry["data"], dtype=DTYPES[entry["datatype"]])
-        else:
-            array = from_bytes(memoryview(tail)[position : position + size], entry["datatype"], entry["name"])
-            position += size
-        reshape(array, tuple(entry["shape"]), entry["name"])
-        yield entry, to_bytes(array)
-    if position != len(tail):
-        raise ValueError(f"{len(tail) - position} bytes belong to no output")

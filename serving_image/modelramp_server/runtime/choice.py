@@ -41,8 +41,9 @@ def choose(model: MLmodel, insist: RuntimeName) -> str:
     for flavor in native:
         if not _missing(model, flavor):
             return flavor
-    missing = ", ".join(_missing(model, native[0]))
-    raise MissingPackages(f"the {native[0]} flavour needs {missing}, not in this image")
+    missing = _missing(model, native[0])
+    extra = f": pip install 'modelramp[{_FLAVORS[native[0]][0][0]}]'" if set(missing) <= packages(native[0]) else ""
+    raise MissingPackages(f"the {native[0]} flavour needs {', '.join(missing)}, not in this image{extra}")
 
 
 def packages(flavor: str) -> set[str]:

@@ -1,6 +1,7 @@
 """The MLmodel file: what a model says about itself. Read with PyYAML, for importing mlflow takes seconds."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ class MLmodel:
     flavors: dict[str, dict[str, Any]]
     signature: Signature
     example: Path | None
+    metadata: Mapping[str, Any]
 
     def file(self, flavor: str, field: str, default: str) -> Path:
         """The path that a flavour's field names."""
@@ -79,7 +81,14 @@ def read(root: Path) -> MLmodel:
                 _check_file(root, str(flavors[flavor][field]))
     info = document.get("saved_input_example_info") or {}
     example = root / str(info["artifact_path"]) if info.get("type") == "ndarray" else None
-    return MLmodel(root, flavors, _signature(document.get("signature") or {}), example)
+    metadata = document.get("metadata")
+    return MLmodel(
+        root,
+        flavors,
+        _signature(document.get("signature") or {}),
+        example,
+        metadata if isinstance(metadata, dict) else {},
+    )
 
 
 def _document(path: Path) -> dict[str, Any]:

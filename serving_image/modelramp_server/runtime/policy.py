@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from modelramp_server.images import loading
 from modelramp_server.runtime import keras_file, torch_file
 from modelramp_server.runtime.base import ArtifactDamaged, UnsupportedModel
 from modelramp_server.runtime.mlmodel import MLmodel
@@ -31,7 +32,11 @@ def check_code(model: MLmodel, flavor: str, allow_code: bool) -> None:
     Raises:
         UnsupportedModel: pickles, Python files, Keras Lambdas or a pyfunc without ALLOW_CODE.
         ArtifactDamaged: a file can't be read.
+        LoadFailed: what is declared of images is wrong.
     """
+    images = loading.declaration(model)
+    if images is not None and images.hook:
+        refuse_code(f"the model brings a hook for images ({images.hook})", "declare what it does", allow_code)
     if flavor == "onnx":
         return
     if model.flavors[flavor].get("code"):

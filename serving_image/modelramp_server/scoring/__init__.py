@@ -1,0 +1,1 @@
+"""Predictions without a server: in Python, and for whole files and folders."""
