@@ -32,7 +32,7 @@ static: setup
 	.venv/bin/mypy -p tests.bench_operator
 
 unit: setup
-	.venv/bin/pytest --numprocesses=2 tests/unit tests/seeded_bugs
+	.venv/bin/pytest --numprocesses=2 tests/unit
 
 coverage: setup ## The unit tests again, counted: every branch of domain/ and desired/ is taken
 	.venv/bin/coverage run -m pytest tests/unit
