@@ -75,21 +75,18 @@ integration: setup ## Test against a real API server, etcd and controllers
 e2e: setup ## Test on a real node, under constant traffic
 	.venv/bin/pytest --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/e2e
 
-# Tiers with real clocks come first, two at a time, while the cluster for e2e comes up; most of e2e waits for the lock that
+# Tiers with real clocks come first, one at a time, while the cluster for e2e comes up; most of e2e waits for the lock that
 # they hold (tests/e2e/conftest.py). Tiers that know no clock take the processor time that all of these leave.
 test: setup .venv-triton/.ready ## All tiers
 	mkdir -p .demo
 	$(MAKE) --no-print-directory --jobs=3 --output-sync=line timed e2e untimed
 
 timed:
-	flock --close .demo/e2e.turn env -u MAKEFLAGS $(MAKE) --no-print-directory --jobs=2 --output-sync=line \
-	    integration server-tiers
+	flock --close .demo/e2e.turn env -u MAKEFLAGS $(MAKE) --no-print-directory integration server server-clients
 
 untimed: export PYTEST_TIMEOUT = 1800
 untimed:
 	hack/background.sh env -u MAKEFLAGS $(MAKE) --no-print-directory static simulate coverage seeded
-
-server-tiers: server server-clients
 
 seeded: setup
 	.venv/bin/pytest tests/seeded_bugs tests/demo
@@ -135,4 +132,4 @@ format: setup ## Format the sources
 lock: setup ## Resolve requirements/*.txt anew
 	hack/lock.sh
 
-.PHONY: help setup check static unit coverage simulate soak study server server-torch server-clients server-triton integration e2e test timed untimed server-tiers seeded demo images crd proto settings manifests cluster-up cluster-down bench bench-server bench-overload bench-operator format lock
+.PHONY: help setup check static unit coverage simulate soak study server server-torch server-clients server-triton integration e2e test timed untimed seeded demo images crd proto settings manifests cluster-up cluster-down bench bench-server bench-overload bench-operator format lock

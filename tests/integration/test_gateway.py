@@ -64,7 +64,8 @@ def gateway_api(admin_kubeconfig: Path) -> Iterator[None]:
     cluster("up", "--control-plane-only", "--with", "gateway")
     yield
     names = kubectl("get", "crd", "-o", "name").split()
-    kubectl("delete", *(name for name in names if name.endswith("gateway.networking.k8s.io")))
+    mine = [name for name in names if name.endswith("gateway.networking.k8s.io")]
+    kubectl("delete", "--timeout=200s", *mine)  # the API server looks for what is left of each kind once a minute
 
 
 @pytest.mark.timeout(180)
@@ -176,6 +177,7 @@ async def test_somebody_elses_route_is_not_taken_over(
     assert await eventually(refused)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("gateway_api")
 async def test_endpoints_are_counted_by_revision(
     kube_cluster: KubeCluster, admin: KubeApi, create_owner: CreateOwner, namespace: str
