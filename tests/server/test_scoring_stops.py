@@ -100,6 +100,7 @@ def test_ctrl_c_before_the_first_row_is_one_line(tmp_path: Path) -> None:
 import os, signal
 from modelramp_server import cli
 from modelramp_server.model_store import fetch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do its children
 fetch.local_folder = lambda settings: os.kill(os.getpid(), signal.SIGINT)
 cli.main(["predict", "--model", "m", "--input", "in.csv", "--output", "out"])
 """
