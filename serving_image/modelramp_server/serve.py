@@ -120,7 +120,6 @@ class Service:
         self._begin = watch.start
         local = self._local(settings, name, upstream)
         local.waits = watch.waits
-        local.speak(ROUTE, Predict(None))
         self.metrics.queue_depth.set_function(upstream.depth)
         return local
 
