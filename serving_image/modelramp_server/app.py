@@ -56,7 +56,7 @@ class App:
         self._metrics = metrics
         self._payload_limit = payload_limit
         self._timeout = timeout
-        self._inference = self._inference_routes()
+        self.inference = self._inference_routes()
         self._pages = self._page_routes()
 
     @property
@@ -67,7 +67,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path = scope["path"]
-        inference = self._inference.get(path)
+        inference = self.inference.get(path)
         if inference is not None and scope["method"] == "POST":
             await self._infer(scope, receive, send, *inference)
             return
@@ -120,7 +120,7 @@ class App:
             ServingError: 404, 405, or what the page says.
         """
         methods = self._pages.get(path)
-        if methods is None and path in self._inference:
+        if methods is None and path in self.inference:
             raise ServingError(405, f"{path} answers POST only", allow="POST")
         if methods is None:
             raise self._unknown(path)
@@ -199,7 +199,7 @@ class App:
     def _openapi(self) -> dict[str, Any]:
         from modelramp_server import openapi
 
-        return openapi.document(self.local, self._pages, {path: route for path, (route, _) in self._inference.items()})
+        return openapi.document(self.local, self._pages, {path: route for path, (route, _) in self.inference.items()})
 
     def _docs(self) -> Answer:
         from modelramp_server import docs_page

@@ -10,6 +10,7 @@ from modelramp_server.images.predict import Predict
 from modelramp_server.protocol import invocations, v2
 from modelramp_server.protocol.tensors import Array
 
+_RAW = 16  # bytes of raw numbers that are as little work as one of JSON
 _BINARY: Header = (b"content-type", b"application/octet-stream")
 
 
@@ -75,6 +76,13 @@ class V2(ByBytes):
 
     name: str
     version: str
+
+    def decoding(self, request: InferenceRequest) -> int:
+        """See Dialect. Raw numbers are used as they lie there, raw strings are not."""
+        head, size = request.header_length, len(request.body)
+        if head is None or b"BYTES" in request.body[:head]:
+            return size
+        return head + (size - head) // _RAW
 
     def decode(self, request: InferenceRequest, model: LoadedModel) -> v2.InferRequest:
         """See Dialect."""

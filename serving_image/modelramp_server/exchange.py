@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 import orjson
@@ -142,38 +143,65 @@ def error_answer(error: ServingError) -> Answer:
     return answer
 
 
+def request_of(
+    found: Mapping[bytes, bytes],
+    headers: list[Header],
+    path: str,
+    route: str,
+    payload_limit: int,
+    timeout: float,
+    client: MutableMapping[str, Any],
+) -> InferenceRequest:
+    """An inference request by its head; its body is still to come.
+
+    Args:
+        found: the headers by name.
+        path: with the query.
+        payload_limit: bytes of the body at most.
+        timeout: seconds at most, whatever the client allows.
+        client: see InferenceRequest.
+
+    Raises:
+        ServingError: 400, 413 or 415 (content-encoding).
+    """
+    arrived = time.monotonic()
+    encoding = encoding_of(found[b"content-encoding"]) if b"content-encoding" in found else b""
+    budget = _budget(found.get(_TIMEOUT), timeout)
+    header_length = _header_length(found.get(HEADER_LENGTH))
+    if int(found.get(b"content-length", b"0")) > payload_limit:
+        raise TooLarge(payload_limit)
+    kind = _kind(found.get(b"content-type", b""))
+    accepts = _accepts(found[b"accept-encoding"]) if b"accept-encoding" in found else b""
+    more = (kind, encoding, accepts, payload_limit)
+    return InferenceRequest(route, path, headers, b"", header_length, arrived, budget, *more, client=client)
+
+
 async def read_request(
     scope: Scope, receive: Receive, route: str, payload_limit: int, timeout: float
 ) -> InferenceRequest:
-    """Read an inference request.
-
-    Args:
-        payload_limit: bytes of the body at most.
-        timeout: seconds at most, whatever the client allows.
+    """Read an inference request; see `request_of`.
 
     Raises:
         ServingError: 400, 408, 413 or 415 (content-encoding).
         Disconnected: the client left.
     """
-    arrived = time.monotonic()
-    headers = dict(scope["headers"])
-    encoding = encoding_of(headers.get(b"content-encoding", b""))
-    budget = _budget(headers.get(_TIMEOUT), timeout)
-    header_length = _header_length(headers.get(HEADER_LENGTH))
-    if int(headers.get(b"content-length", b"0")) > payload_limit:
-        raise TooLarge(payload_limit)
-    if WHOLE in scope["state"]:
-        body = await _read_body(receive, payload_limit)
-    else:
-        body = await _read_body_within(timeout, receive, payload_limit)
     query = scope["query_string"]
     path = scope["raw_path"].decode("ascii") + (f"?{query.decode('ascii')}" if query else "")
-    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    accepts = accepted(headers.get(b"accept-encoding", b""))
-    more = (kind, encoding, accepts, payload_limit)
-    return InferenceRequest(
-        route, path, scope["headers"], body, header_length, arrived, budget, *more, client=scope["state"]
-    )
+    headers = scope["headers"]
+    request = request_of(dict(headers), headers, path, route, payload_limit, timeout, scope["state"])
+    if WHOLE in scope["state"]:
+        request.body = await _read_body(receive, payload_limit)
+    else:
+        request.body = await _read_body_within(timeout, receive, payload_limit)
+    return request
+
+
+@lru_cache(256)
+def _kind(value: bytes) -> bytes:
+    return value.split(b";")[0].strip().lower()
+
+
+_accepts = lru_cache(256)(accepted)
 
 
 async def respond(send: Send, answer: Answer, close: bool) -> None:

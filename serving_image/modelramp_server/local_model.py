@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from modelramp_server.batching.model_thread import LoadedModel
 from modelramp_server.decoders import Decoders
-from modelramp_server.dialects import Dialect, dialects
+from modelramp_server.dialects import Decoded, Dialect, dialects
 from modelramp_server.exchange import Answer, Header, InferenceRequest, compressed, error_answer, plain
 from modelramp_server.memory import MemoryWatch
 from modelramp_server.prediction import draw
@@ -16,8 +16,6 @@ from modelramp_server.protocol.compression import SMALLEST
 from modelramp_server.protocol.errors import ModelFailed, NotReady, ServingError
 from modelramp_server.protocol.tensors import Array
 from modelramp_server.runtime.base import ModelProblem
-
-Result = TypeVar("Result")
 
 # Bytes from which parsing and writing JSON leaves the event loop.
 _OFF_LOOP = 256 * 1024
@@ -99,10 +97,49 @@ class LocalModel:
             answer = await self._infer(request)
         except ServingError as error:
             answer = error_answer(error)
+        return self.signed(request, answer)
+
+    def signed(self, request: InferenceRequest, answer: Answer) -> Answer:
+        """The answer, with who gave it and how long that took."""
         answer.service = time.monotonic() - request.arrived
         answer.headers += self.headers
         answer.headers.append((b"server-timing", b"service;dur=%.3f" % (answer.service * 1000)))
         return answer
+
+    def decodes_here(self, request: InferenceRequest) -> bool:
+        """Whether reading its body takes so little that the event loop may do it."""
+        return not request.encoding and self._dialects[request.route].decoding(request) < _OFF_LOOP
+
+    def decode(self, request: InferenceRequest) -> Decoded:
+        """Read and check a request, here.
+
+        Raises:
+            ServingError: what is wrong with it, or that there is no room for it.
+        """
+        model = self._admitted(request)
+        decoded: Decoded = self._dialects[request.route].decode(plain(request), model)
+        return decoded
+
+    def encodes_here(self, request: InferenceRequest, decoded: Decoded, outputs: Mapping[str, Array]) -> bool:
+        """Whether writing its answer takes so little that the event loop may do it."""
+        return self._dialects[request.route].encoding(decoded, outputs) < _OFF_LOOP
+
+    def encode(self, request: InferenceRequest, decoded: Decoded, outputs: Mapping[str, Array]) -> Answer:
+        """Write an answer, here.
+
+        Raises:
+            ServingError: the outputs can't be told in the form that the client wants.
+        """
+        try:
+            answer = self._dialects[request.route].encode(decoded, outputs)
+        except (TypeError, ValueError) as error:
+            raise ModelFailed(f"the model's outputs can't be written: {error}") from error
+        answer.prediction = answer.prediction or draw(outputs)
+        return answer
+
+    async def encoded_beside(self, request: InferenceRequest, decoded: Decoded, outputs: Mapping[str, Array]) -> Answer:
+        """The same on another thread; large answers wait for each other."""
+        return await self._beside(lambda: self.encode(request, decoded, outputs))
 
     async def encoded(self, answer: Answer, request: InferenceRequest) -> Answer:
         """The answer in the coding that its client accepts."""
@@ -110,8 +147,9 @@ class LocalModel:
             name == b"content-encoding" or value == b"image/png" for name, value in answer.headers
         ):
             return answer
-        size = _OFF_LOOP if len(answer.body) >= _COMPRESSED_OFF_LOOP else 0
-        return await self._encode_call(size, lambda: compressed(answer, request.accepts))
+        if len(answer.body) < _COMPRESSED_OFF_LOOP:
+            return compressed(answer, request.accepts)
+        return await self._beside(lambda: compressed(answer, request.accepts))
 
     def loaded(self) -> LoadedModel:
         """The model.
@@ -124,29 +162,25 @@ class LocalModel:
         return self.model
 
     async def _infer(self, request: InferenceRequest) -> Answer:
-        model, dialect = self.loaded(), self._dialects[request.route]
-        self._queue.admit(1, request.deadline)  # before the work of decoding
-        size = _OFF_LOOP if request.encoding else dialect.decoding(request)
-        if size < _OFF_LOOP:
-            decoded = dialect.decode(plain(request), model)
+        if self.decodes_here(request):
+            decoded = self.decode(request)
         else:
+            model, dialect = self._admitted(request), self._dialects[request.route]
             decoded = await self._decoders.run(
                 request, self.memory.check_now, lambda: dialect.decode(plain(request), model)
             )
         outputs = await self._queue.answer(
             decoded.inputs, decoded.rows, request.deadline, request.budget, decoded.params, request.client
         )
-        try:
-            answer = await self._encode_call(
-                dialect.encoding(decoded, outputs), lambda: dialect.encode(decoded, outputs)
-            )
-        except (TypeError, ValueError) as error:
-            raise ModelFailed(f"the model's outputs can't be written: {error}") from error
-        answer.prediction = answer.prediction or draw(outputs)
-        return answer
+        if self.encodes_here(request, decoded, outputs):
+            return self.encode(request, decoded, outputs)
+        return await self.encoded_beside(request, decoded, outputs)
 
-    async def _encode_call(self, size: int, call: Callable[[], Result]) -> Result:
-        """Small things here; large ones, which wait for each other, on a thread."""
-        if size < _OFF_LOOP:
-            return call()
+    def _admitted(self, request: InferenceRequest) -> LoadedModel:
+        """Before the work of decoding."""
+        model = self.loaded()
+        self._queue.admit(1, request.deadline)
+        return model
+
+    async def _beside(self, call: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._encoders, call)

@@ -8,6 +8,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from modelramp_server.exchange import CLOSE, Header
+
 _COPIED = 64 * 1024  # bytes of a body up to which it is cheaper to put it behind its head
 
 
@@ -35,23 +37,27 @@ class OneWrite(RequestResponseCycle):
 
     def _head_of(self, message: Any) -> bytes:
         """The head as it is sent; nothing where it tells no length."""
-        headers = [*self.default_headers, *message["headers"]]
-        length, parts = b"", [STATUS_LINE[message["status"]]]
-        for name, value in headers:
-            if name == b"content-length":
-                length = value
-            elif name == b"connection" and value == b"close":
-                self.keep_alive = False
-            parts += (name, b": ", value, b"\r\n")
+        headers: list[Header] = message["headers"]
+        length = next((value for name, value in headers if name == b"content-length"), b"")
         if not length:
             return b""
-        if not self.keep_alive and (b"connection", b"close") not in headers:
-            headers.append((b"connection", b"close"))
-            parts.append(b"connection: close\r\n")
-        parts.append(b"\r\n")
-        head = b"".join(parts)
-        if head.count(b"\n") != len(headers) + 2 or head.count(b"\r") != len(headers) + 2 or b"\0" in head:
-            raise RuntimeError("a header of the answer has a line break in it")
+        self.keep_alive = self.keep_alive and CLOSE not in headers
+        head = response_head(message["status"], [*self.default_headers, *headers], self.keep_alive)
         self.expected_content_length = int(length)
         self.chunked_encoding = False
         return head
+
+
+def response_head(status: int, headers: list[Header], keep_alive: bool) -> bytes:
+    """A response's first bytes, up to its body.
+
+    Raises:
+        RuntimeError: a header has a line break in it, which would begin another response.
+    """
+    if not keep_alive and CLOSE not in headers:
+        headers = [*headers, CLOSE]
+    parts = [b"%b: %b\r\n" % header for header in headers]
+    head = b"".join((STATUS_LINE[status], *parts, b"\r\n"))
+    if head.count(b"\n") != len(headers) + 2 or head.count(b"\r") != len(headers) + 2 or b"\0" in head:
+        raise RuntimeError("a header of the answer has a line break in it")
+    return head

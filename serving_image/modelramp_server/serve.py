@@ -15,6 +15,7 @@ from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.model_thread import BatchLimits, LoadedModel, ModelThread
 from modelramp_server.example import find_example
 from modelramp_server.front_door import FrontDoor
+from modelramp_server.hot_path import HotPath
 from modelramp_server.http_server import HttpServer
 from modelramp_server.images.loading import load as load_images
 from modelramp_server.images.predict import ROUTE, Predict
@@ -53,6 +54,7 @@ class Service:
         self.metrics = Metrics(name, settings.model_version, settings.model_revision)
         self._front = FrontDoor(settings, name, self.metrics)
         self._upstream: UpstreamWatch | None = None
+        self._queue: JobQueue | None = None
         self.local = self._behind(settings, name, folder) if settings.upstream else self._here(settings, name, folder)
         self.local.on_ready = self._ready
         url, own, marks = settings.candidate_url, settings.model_revision, self._front.marks
@@ -63,6 +65,11 @@ class Service:
         self._split_file = SplitFile(settings.traffic_file, self.traffic.observe)
         answering = self._front.around(self.traffic)
         app = App(self.local, folder, answering, self.metrics, settings.payload_limit, settings.request_timeout)
+        handler = self._front.before(app)
+        self._hot_path = HotPath(
+            self.local, self._queue, self.traffic, self.metrics, app.inference, settings.payload_limit,
+            settings.request_timeout, lambda: app.closing,
+        )  # fmt: skip
         self.rpc = _rpc(settings, app, answering, self.metrics, self._front)
         self.server = HttpServer(
             app,
@@ -72,20 +79,24 @@ class Service:
             settings.request_timeout,
             settings.payload_limit,
             self._start,
-            self._front.before(app),
+            handler,
             self._front.certificate,
+            self._hot_path if handler is app else None,
             None if self.rpc is None else self.rpc.stop,
         )
         limit = container_limit() if settings.memory_limit == "auto" else settings.memory_limit
-        memory = self.local.memory = MemoryWatch(limit, lambda: len(self.server.server_state.tasks))
+        memory = self.local.memory = MemoryWatch(limit, self._requests)
         self.metrics.memory.set_function(own_bytes)
         self.metrics.memory_limit.set(limit)
         self.metrics.memory_short.set_function(lambda: int(memory.shedding))
 
+    def _requests(self) -> int:
+        return len(self.server.server_state.tasks) + self._hot_path.underway
+
     def _here(self, settings: ServeSettings, name: str, folder: Path | None) -> LocalModel:
         """The model in this process."""
         assert folder is not None
-        queue = JobQueue(settings.queue_limit)
+        queue = self._queue = JobQueue(settings.queue_limit)
         limits = BatchLimits(
             settings.batch_size,
             settings.batch_delay,

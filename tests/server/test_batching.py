@@ -32,6 +32,7 @@ class Doubling:
     device = "cpu"
     fallback = ""
     named_outputs = True
+    only_computes = False
     inputs = (TensorSpec("x", "INT64", (-1,)),)
     outputs = (TensorSpec("y", "INT64", (-1,)),)
 
@@ -55,7 +56,7 @@ class Scaling(Doubling):
 
 
 def job(values: Array, deadline: float = 1e12, params: bytes = b"") -> Job:
-    return Job({"x": values}, len(values), deadline, 1.0, asyncio.get_running_loop().create_future(), params)
+    return Job({"x": values}, len(values), deadline, 1.0, lambda outputs, error: None, params)
 
 
 async def test_requests_with_other_params_share_no_forward() -> None:

@@ -21,12 +21,12 @@ CHECKS = [status_code_conformance, content_type_conformance, response_schema_con
 def test_it_lists_every_route_and_no_other(onnx_server: Served) -> None:
     app = onnx_server.service.server._app
     served = {(path, method.lower()) for path, methods in app._pages.items() for method in methods}
-    served |= {(path, "post") for path in app._inference}
+    served |= {(path, "post") for path in app.inference}
     document = onnx_server.call("GET", "/openapi.json").json
     told = {(path, method) for path, methods in document["paths"].items() for method in methods}
     assert told == served
     assert document["openapi"].startswith("3.1") and document["info"]["title"] == "digits on modelramp"
-    for path, method in told - {(path, "post") for path in app._inference}:
+    for path, method in told - {(path, "post") for path in app.inference}:
         assert onnx_server.call(method.upper(), path).status == (404 if path.endswith("/example") else 200), path
 
 

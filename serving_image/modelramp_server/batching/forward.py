@@ -60,7 +60,7 @@ def _awaited(group: list[Job]) -> list[Job]:
     for job in group:
         if LEFT in job.client:
             job.error = ClientLeft()
-        elif job.future.done() or job.deadline <= now:
+        elif job.over or job.deadline <= now:
             job.error = OutOfTime(job.budget)
         else:
             alive.append(job)

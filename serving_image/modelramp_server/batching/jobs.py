@@ -1,12 +1,13 @@
-"""A request on its way through the model, and the bounded queue between event loop and model thread."""
+"""A request on its way through the model, and the bounded queue between those who ask and whoever runs the model."""
 
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from modelramp_server.protocol.errors import OutOfTime, QueueFull, QueueSlow, ServingError
 from modelramp_server.protocol.tensors import Array
@@ -17,12 +18,15 @@ LEFT = "left"
 _PRESENT: Mapping[str, Any] = {}
 
 GroupKey = tuple[bytes, tuple[tuple[str, str, tuple[int, ...]], ...]]
+Outputs = dict[str, Array]
+Done = Callable[[Outputs, ServingError | None], None]
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Checked inputs, and the future that gets the outputs. Times are of the monotonic clock, in seconds.
+    """Checked inputs, and who gets the outputs or an error. Times are of the monotonic clock, in seconds.
 
+    `done` is called once, on the event loop; `over` says that it has been, or that nobody wants it to be any more.
     `params` is what the model is told beside the inputs, as canonical JSON, or b""; `client` has the key LEFT once
     nobody waits for the answer any more.
     """
@@ -31,37 +35,45 @@ class Job:
     rows: int
     deadline: float
     budget: float
-    future: asyncio.Future[dict[str, Array]]
+    done: Done
     params: bytes = b""
-    client: Mapping[str, Any] = field(default_factory=lambda: _PRESENT)
-    outputs: dict[str, Array] = field(default_factory=dict)
+    client: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Outputs = field(default_factory=dict)
     error: ServingError | None = None
     queued: float = field(default_factory=time.monotonic)
+    over: bool = False
+    timer: asyncio.TimerHandle | None = None
 
     @property
     def key(self) -> GroupKey:
         """Jobs with one key may share a forward: same params, names, dtypes and trailing shapes."""
         return self.params, tuple((name, array.dtype.str, array.shape[1:]) for name, array in self.inputs.items())
 
-    def settle(self) -> None:
-        """Hand the result to whoever waits. Called on the event loop."""
-        if self.future.done():
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.outputs)
+
+class ShortForwards(Protocol):
+    """Runs jobs on the event loop itself: batching/short_forwards.py."""
+
+    def rows(self, waiting: Sequence[Job]) -> int:
+        """Rows that the next forward may take here; 0 where it is the thread's."""
+        ...
+
+    def run(self, jobs: list[Job], more: bool) -> None:
+        """Put outputs or an error into each; `more` says whether others wait."""
+        ...
 
 
 class JobQueue:
-    """Jobs from the event loop to the model thread; None ends it. `waiting` counts what is not yet answered.
+    """Jobs on their way to the model: to its thread, or to the event loop while forwards are short. None ends the
+    thread. `waiting` counts what is not yet answered.
 
-    `seconds_per_row` is written by the model thread: what a row takes when there is no lack of them.
+    `seconds_per_row` is written by whoever runs the model: what a row takes when there is no lack of them.
     """
 
     def __init__(self, limit: int) -> None:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._new: list[Job] = []
+        self._new: deque[Job] = deque()
+        self._away = 0
+        self.short: ShortForwards | None = None
         self.limit = limit
         self._rows = 0
         self.waiting = 0
@@ -74,11 +86,26 @@ class JobQueue:
             QueueFull: as many requests wait as the queue holds.
             QueueSlow: what waits already takes too long.
         """
+        if not self.waiting and not self._away:
+            return
         wait = self._rows * self.seconds_per_row
         if self.waiting >= self.limit or self._jobs.qsize() >= self.limit:
             raise QueueFull(self.limit, max(1, math.ceil(wait)))
         if self._rows and wait + rows * self.seconds_per_row > _SHARE * (deadline - time.monotonic()):
             raise QueueSlow(wait, max(1, math.ceil(wait)))
+
+    def submit(self, job: Job) -> None:
+        """Queue one job. On the event loop, as everything here but `pull` and `end`.
+
+        Raises:
+            QueueFull, QueueSlow: see `admit`.
+        """
+        self.admit(job.rows, job.deadline)
+        self.waiting += 1
+        self._rows += job.rows
+        if not self._new:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._new.append(job)
 
     async def answer(
         self,
@@ -88,7 +115,7 @@ class JobQueue:
         budget: float,
         params: bytes = b"",
         client: Mapping[str, Any] = _PRESENT,
-    ) -> dict[str, Array]:
+    ) -> Outputs:
         """Queue one request and wait for its outputs.
 
         Raises:
@@ -97,28 +124,72 @@ class JobQueue:
             ClientLeft: nobody waits for the answer any more.
             ModelFailed: the model raised.
         """
-        self.admit(rows, deadline)
-        loop = asyncio.get_running_loop()
-        job = Job(inputs, rows, deadline, budget, loop.create_future(), params, client)
-        timer = loop.call_later(max(0.0, deadline - time.monotonic()), _expire, job)
-        self.waiting += 1
-        self._rows += rows
-        if not self._new:
-            loop.call_soon(self._hand_over)
-        self._new.append(job)
+        future: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
+
+        def done(outputs: Outputs, error: ServingError | None) -> None:
+            if error is None:
+                future.set_result(outputs)
+            else:
+                future.set_exception(error)
+
+        job = Job(inputs, rows, deadline, budget, done, params, client)
+        self.submit(job)
         try:
-            return await job.future
+            return await future
         finally:
-            timer.cancel()
-            self.waiting -= 1
-            self._rows -= rows
+            self._end(job)
+
+    def settle(self, jobs: list[Job]) -> None:
+        """Hand the thread's results to whoever waits for them."""
+        self._away -= len(jobs)
+        self._settle(jobs)
+
+    def _turn(self) -> None:
+        """Once in a turn of the event loop: what came in it goes to the model together.
+
+        After a forward here the loop gets its turn before the next one: what it reads then is in the next batch.
+        """
+        rows = self.short.rows(self._new) if self.short is not None and not self._away else 0
+        if not rows:
+            return self._hand_over()
+        jobs = [self._new.popleft()]
+        rows -= jobs[0].rows
+        while self._new and (rows := rows - self._new[0].rows) >= 0:
+            jobs.append(self._new.popleft())
+        if self._new:
+            asyncio.get_running_loop().call_soon(self._turn)
+        assert self.short is not None
+        self.short.run(jobs, bool(self._new))
+        self._settle(jobs)
 
     def _hand_over(self) -> None:
-        """What came in one turn of the event loop goes to the model together: a thread that is woken for the first
-        would only take the interpreter from the second."""
+        """All at once: a thread that is woken for the first would only take the interpreter from the second."""
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        self._away += len(self._new)
         for job in self._new:
+            job.timer = loop.call_later(max(0.0, job.deadline - now), self._expire, job)
             self._jobs.put(job)
         self._new.clear()
+
+    def _settle(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            if self._end(job):
+                job.done(job.outputs, job.error)
+
+    def _expire(self, job: Job) -> None:
+        if self._end(job):
+            job.done({}, OutOfTime(job.budget))
+
+    def _end(self, job: Job) -> bool:
+        """Whether somebody still waits for this job, whom nobody else will tell from now on."""
+        if job.over:
+            return False
+        job.over = True
+        self.waiting -= 1
+        self._rows -= job.rows
+        if job.timer is not None:
+            job.timer.cancel()
+        return True
 
     def pull(self, rows: int, delay: float) -> list[Job] | None:
         """Wait for a job, then take what is there, up to `rows` rows; None when the queue has ended.
@@ -150,10 +221,5 @@ class JobQueue:
         self._jobs.put(None)
 
     def depth(self) -> int:
-        """Jobs that the model thread has not pulled yet."""
-        return self._jobs.qsize()
-
-
-def _expire(job: Job) -> None:
-    if not job.future.done():
-        job.future.set_exception(OutOfTime(job.budget))
+        """Jobs that no forward has begun for."""
+        return self._jobs.qsize() + len(self._new)

@@ -1,4 +1,5 @@
-"""The thread that owns the model: it loads it, warms it up, and then answers batches until the queue ends."""
+"""The thread that owns the model: it loads it, warms it up, and then answers batches until the queue ends. Where
+forwards are short, the event loop runs them in its place (short_forwards.py), and it waits."""
 
 import asyncio
 import logging
@@ -8,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from modelramp_server.batching.forward import groups, run
-from modelramp_server.batching.jobs import Job, JobQueue
+from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.row_by_row import RowByRow
 from modelramp_server.batching.row_limit import RowLimit
+from modelramp_server.batching.short_forwards import SHORT, OnTheLoop
+from modelramp_server.batching.warm_model import Waited, WarmModel
 from modelramp_server.batching.warmup import Warm, warm_up
 from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import TensorSpec
@@ -71,7 +73,7 @@ class Watcher(Protocol):
 
 
 class ModelThread:
-    """Loads in the background, then pulls, runs and answers. The only place from which the model is called."""
+    """Loads in the background, then pulls, runs and answers."""
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class ModelThread:
         queue: JobQueue,
         limits: BatchLimits,
         observe_rows: Callable[[int], None],
-        waited: Callable[[list[Job], float], None],
+        waited: Waited,
     ) -> None:
         self._load = load
         self._queue = queue
@@ -87,17 +89,21 @@ class ModelThread:
         self._observe_rows = observe_rows
         self._waited = waited
         self._thread: threading.Thread | None = None
-        self._began: float | None = None
-        self.rows = limits.rows
+        self._model: WarmModel | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
         """Begin to load; tell the watcher on the loop when done. A daemon: a stuck model can't block the exit."""
         self._thread = threading.Thread(target=self._run, args=(loop, watcher), name="model", daemon=True)
         self._thread.start()
 
+    @property
+    def rows(self) -> int:
+        """Rows at most in a forward now."""
+        return self._limits.rows if self._model is None else self._model.limit.rows
+
     def trouble(self) -> str:
         """Why no more answers will come, in a sentence; "" while they may."""
-        began, thread = self._began, self._thread
+        began, thread = self._model.began if self._model is not None else None, self._thread
         if thread is not None and not thread.is_alive():
             return "the thread that runs the model has ended"
         if began is None or (running := time.monotonic() - began) < _STUCK * self._limits.timeout:
@@ -106,29 +112,22 @@ class ModelThread:
 
     def _run(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
         try:
-            runtime, limit = self._prepare(loop, watcher)
+            model = self._model = self._prepare(loop, watcher)
         except ModelProblem as problem:
             _tell(loop, watcher.failed, problem)
             return
-        while (jobs := self._queue.pull(most := limit.next_pull(), self._limits.delay)) is not None:
-            self._waited(jobs, time.monotonic())
+        while (jobs := self._queue.pull(most := model.limit.next_pull(), self._limits.delay)) is not None:
             full = sum(job.rows for job in jobs) >= most
-            for group in groups(jobs, most):
-                began = self._began = time.monotonic()
-                rows = run(runtime, group, self._observe_rows)
-                _tell(loop, _settle, group)
-                self._began = None
-                if rows:
-                    limit.observe(rows, time.monotonic() - began, full)
-                    self._queue.seconds_per_row = limit.seconds_per_row
-            self.rows = limit.rows
+            model.answer(jobs, most, full, lambda group: _tell(loop, self._queue.settle, group))
 
-    def _prepare(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> tuple[Runtime, RowLimit]:
+    def _prepare(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> WarmModel:
         runtime, loaded, warm = prepare(self._load, self._limits)
         limit = RowLimit(warm.rows, _LONGEST * self._limits.timeout, warm.seconds)
-        self.rows, self._queue.seconds_per_row = limit.rows, limit.seconds_per_row
+        model = WarmModel(runtime, limit, self._queue, self._observe_rows, self._waited)
+        if runtime.only_computes and runtime.device == "cpu" and warm.one <= SHORT and not self._limits.delay:
+            self._queue.short = OnTheLoop(model)
         _tell(loop, watcher.ready, loaded)
-        return runtime, limit
+        return model
 
 
 def prepare(load: Callable[[], tuple[MLmodel, Runtime]], limits: BatchLimits) -> tuple[Runtime, LoadedModel, Warm]:
@@ -163,11 +162,6 @@ def prepare(load: Callable[[], tuple[MLmodel, Runtime]], limits: BatchLimits) ->
         log.exception("warming the model up failed")
         raise WarmupFailed(f"the model failed in its warm-up: {str(error)[:500]}") from error
     return (RowByRow(runtime) if warm.one_row else runtime), loaded, warm
-
-
-def _settle(group: list[Job]) -> None:
-    for job in group:
-        job.settle()
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[Message], None], message: Message) -> None:

@@ -19,6 +19,7 @@ from modelramp_server.protocol.tensors import DTYPES, Array, TensorSpec, datatyp
 from modelramp_server.runtime.base import Runtime, WarmupFailed
 
 _FREE_SIZE = 1
+_TIMED, _TIMED_UP_TO = 3, 1.0  # forwards of one row, where the largest batch takes less than so many seconds
 _TOLERANCE = {"rtol": 1e-3, "atol": 1e-5}
 _HALF_TOLERANCE = {"rtol": 1e-2, "atol": 1e-3}
 _TEXTS = {"zeros": "", "ones": "a", "noise": "a noise"}
@@ -32,11 +33,12 @@ log = logging.getLogger(__name__)
 
 class Warm(NamedTuple):
     """What the warm-up found: rows that one forward may take (1: no batching), outputs as the model gave them, the
-    seconds of a warm forward of so many rows, and whether the model fails on more than one row."""
+    seconds of a warm forward of so many rows and of one, and whether the model fails on more than one row."""
 
     rows: int
     outputs: tuple[TensorSpec, ...]
     seconds: float
+    one: float
     one_row: bool
 
 
@@ -52,12 +54,16 @@ def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: i
     rows, reason = _safe_batch(runtime, tried, batch_size)
     if reason:
         log.warning("up to %d rows a forward, not %d: %s", rows, batch_size, reason)
-    inputs = concatenated([inputs for inputs, _ in _picked(tried, rows)])
+    seconds = _seconds(runtime, concatenated([inputs for inputs, _ in _picked(tried, rows)]))
+    one = min(_seconds(runtime, tried[0][0]) for _ in range(_TIMED)) if seconds < _TIMED_UP_TO else seconds
+    outputs = tuple(_output_spec(name, array) for name, array in tried[0][1].items())
+    return Warm(rows, outputs, seconds, one, rows == 1 and not _takes_rows(runtime, tried))
+
+
+def _seconds(runtime: Runtime, inputs: Inputs) -> float:
     began = time.monotonic()
     runtime.predict(inputs)
-    seconds = time.monotonic() - began
-    outputs = tuple(_output_spec(name, array) for name, array in tried[0][1].items())
-    return Warm(rows, outputs, seconds, rows == 1 and not _takes_rows(runtime, tried))
+    return time.monotonic() - began
 
 
 def _takes_rows(runtime: Runtime, tried: list[_Tried]) -> bool:

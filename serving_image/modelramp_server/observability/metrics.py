@@ -63,7 +63,7 @@ class Metrics:
         )
         shadow = counter("modelramp_shadow_answers", "Answers to copies, by comparison", "target", "salt", "result")
         rows = histogram("modelramp_batch_rows", "Rows of a forward", tuple(map(float, ROW_BUCKETS)))
-        wait = histogram("modelramp_queue_wait_seconds", "Queued to pulled by the model's thread", WAIT_BUCKETS)
+        wait = histogram("modelramp_queue_wait_seconds", "Queued to the begin of its batch", WAIT_BUCKETS)
         rejects = counter("modelramp_rejects", "Requests that no model was asked for, by reason", "reason")
         net = counter("modelramp_net_answers", "Answers of stable in the candidate's place, by reason", "reason")
         nonfinite = counter("modelramp_nonfinite_rows", "Rows of an output with NaN or an infinity")

@@ -141,9 +141,13 @@ def _squares(array: Array) -> float:
 
 def fits(array: Array, spec: TensorSpec) -> bool:
     """Whether an array has the rank, and the sizes on fixed axes, that are declared."""
-    return array.ndim == len(spec.shape) and all(
-        want in (-1, have) for want, have in zip(spec.shape, array.shape, strict=True)
-    )
+    shape = array.shape
+    if len(shape) != len(spec.shape):
+        return False
+    for want, have in zip(spec.shape, shape, strict=False):  # noqa: SIM110 - `all` of a generator takes twice as long
+        if want not in (-1, have):
+            return False
+    return True
 
 
 def check_shape(array: Array, spec: TensorSpec, where: str) -> None:
@@ -164,7 +168,7 @@ def rows_of(inputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> int:
     Raises:
         BadRequest: inputs with different numbers of rows.
     """
-    counts = {inputs[spec.name].shape[0] for spec in specs if spec.shape and spec.shape[0] == -1}
+    counts = {inputs[spec.name].shape[0] for spec in specs if spec.shape[:1] == (-1,)}
     if len(counts) > 1:
         raise BadRequest(f"inputs have different numbers of rows: {sorted(counts)}")
     return counts.pop() if counts else 1
@@ -176,8 +180,10 @@ def parse_shape(shape: object, where: str) -> tuple[int, ...]:
     Raises:
         BadRequest: not a list of non-negative integers.
     """
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise BadRequest(f"{where}: shape must be a list of non-negative integers")
+    for size in shape if isinstance(shape, list) else (None,):
+        if type(size) is not int or size < 0:
+            raise BadRequest(f"{where}: shape must be a list of non-negative integers")
+    assert isinstance(shape, list)
     if len(shape) > 32:
         raise BadRequest(f"{where}: shape has {len(shape)} axes; at most 32 are served")
     return tuple(shape)
@@ -189,9 +195,11 @@ def reshape(array: Array, shape: tuple[int, ...], where: str) -> Array:
     Raises:
         BadRequest: the count of values differs, or nested data has another shape.
     """
+    if array.shape == shape:
+        return array
     if array.size != math.prod(shape):
         raise BadRequest(f"{where}: shape {list(shape)} needs {math.prod(shape)} values, data has {array.size}")
-    if array.ndim > 1 and array.shape != shape:
+    if array.ndim > 1:
         raise BadRequest(f"{where}: data is nested as {list(array.shape)}, shape says {list(shape)}")
     return array.reshape(shape)
 

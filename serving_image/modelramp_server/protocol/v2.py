@@ -28,6 +28,7 @@ from modelramp_server.protocol.tensors import (
 
 # The name to which a model with one input also answers, so that a client need not know a graph's own names.
 ONLY_INPUT = "input"
+_NOTHING = memoryview(b"")
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ def decode(
         BadRequest: with the field that is wrong.
     """
     document = _document(body if header_length is None else _header(body, header_length))
-    tail = memoryview(b"" if header_length is None else body)[header_length or 0 :]
+    tail = _NOTHING if header_length is None else memoryview(body)[header_length:]
     return check(document, tail, inputs, outputs)
 
 
@@ -78,7 +79,9 @@ def check(
         raise BadRequest("id must be a string")
     arrays = _inputs(tensors, tail, inputs)
     request = InferRequest(arrays, rows_of(arrays, inputs), identity)
-    request.all_binary = _flag(_stateless(_parameters(document, "request")), "binary_data_output", "request") is True
+    if "parameters" in document:
+        told = _stateless(_parameters(document, "request"))
+        request.all_binary = _flag(told, "binary_data_output", "request") is True
     if document.get("outputs") is not None:
         _requested_outputs(document["outputs"], outputs, request)
     return request
@@ -137,25 +140,20 @@ def _inputs(tensors: list[Any], tail: memoryview, specs: Sequence[TensorSpec]) -
         if spec.name in arrays:
             raise BadRequest(f"inputs[{index}].name: {name!r} is given twice")
         where = f"inputs[{index}] ({name})"
-        size = _binary_size(tensor, where)
+        size = _binary_size(tensor, where) if "parameters" in tensor else None
         arrays[spec.name] = _tensor(tensor, spec, _slice(tail, position, size, where), where)
         position += size or 0
-    missing = sorted(wanted.keys() - arrays.keys())
-    if missing:
-        raise BadRequest(f"inputs: {missing} missing")
+    if len(arrays) != len(wanted):
+        raise BadRequest(f"inputs: {sorted(wanted.keys() - arrays.keys())} missing")
     if position != len(tail):
         raise BadRequest(f"the body has {len(tail) - position} bytes that belong to no tensor")
     return arrays
 
 
 def _tensor(tensor: dict[str, Any], spec: TensorSpec, raw: memoryview | None, where: str) -> Array:
-    datatype = tensor.get("datatype")
-    if datatype == "BF16":
-        raise BadRequest(f"{where}: datatype BF16 is not served; send FP32")
-    if not isinstance(datatype, str) or datatype not in DTYPES:
-        raise BadRequest(f"{where}: datatype is {datatype!r}; it must be one of {', '.join(DTYPES)}")
-    if not _widens(datatype, spec.datatype):
-        raise BadRequest(f"{where}: datatype is {datatype}, the model wants {spec.datatype}")
+    datatype: Any = tensor.get("datatype")
+    if datatype != spec.datatype:
+        _check_datatype(datatype, spec, where)
     shape = parse_shape(tensor.get("shape"), where)
     if raw is None:
         array = reshape(from_json(tensor.get("data"), datatype, where), shape, where)
@@ -165,6 +163,16 @@ def _tensor(tensor: dict[str, Any], spec: TensorSpec, raw: memoryview | None, wh
         array = reshape(from_bytes(raw, datatype, where), shape, where)
     check_shape(array, spec, where)
     return array if datatype == spec.datatype else array.astype(DTYPES[spec.datatype])
+
+
+def _check_datatype(datatype: object, spec: TensorSpec, where: str) -> None:
+    """Refuse one that is not the model's, and does not widen to it."""
+    if datatype == "BF16":
+        raise BadRequest(f"{where}: datatype BF16 is not served; send FP32")
+    if not isinstance(datatype, str) or datatype not in DTYPES:
+        raise BadRequest(f"{where}: datatype is {datatype!r}; it must be one of {', '.join(DTYPES)}")
+    if not _widens(datatype, spec.datatype):
+        raise BadRequest(f"{where}: datatype is {datatype}, the model wants {spec.datatype}")
 
 
 def _widens(given: str, wanted: str) -> bool:

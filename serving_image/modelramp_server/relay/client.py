@@ -2,17 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
-from types import SimpleNamespace
+from collections.abc import Callable
+from ssl import SSLContext, create_default_context
 
-import aiohttp
 import orjson
-from multidict import CIMultiDict
 
 from modelramp_server.exchange import Answer, Header, InferenceRequest
 from modelramp_server.images import npy
 from modelramp_server.protocol.errors import ServingError
 from modelramp_server.relay.outcomes import Net
+from modelramp_server.relay.wire import Broken, Endpoint, TooLong, Wire
 
 # A connection sticks to one pod behind the candidate's Service; renewing it lets kube-proxy choose again.
 CONNECTION_AGE = 30.0
@@ -25,9 +24,9 @@ _HOP_BY_HOP = frozenset(
 )  # fmt: skip
 # Said anew, or not: what the client gets is compressed by the server that it asked, so that both sides can be compared.
 _OWN = frozenset((b"x-request-timeout", b"accept-encoding"))
+_NOT_PASSED_ON = _HOP_BY_HOP | _OWN
 _NOT_PASSED_BACK = _HOP_BY_HOP | {b"date", b"server"}
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
-_AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
 class CandidateFailed(Exception):
@@ -51,14 +50,14 @@ class CandidateClient:
     ) -> None:
         """`answer_limit`: bytes of an answer at most, if fewer than ANSWER_LIMIT. `marks`: further headers to send."""
         self._url = url
-        self._sender = sender
+        self._sender = sender.encode()
         self._answer_limit = answer_limit
         self._clock = clock
         self._marks = marks
-        self._pooled: aiohttp.ClientSession | None = None
-        self._fresh: aiohttp.ClientSession | None = None
-        self._born = 0.0
-        self._retired: set[asyncio.Task[None]] = set()
+        self._endpoints: dict[str, Endpoint] = {}
+        self._idle: dict[Endpoint, list[Wire]] = {}
+        self._open: set[Wire] = set()
+        self._tls: SSLContext | None = None
 
     async def ask(self, request: InferenceRequest, revision: str, budget: float) -> Answer:
         """The candidate's whole answer.
@@ -79,113 +78,74 @@ class CandidateClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        for task in self._retired:
-            task.cancel()
-        for session in (self._pooled, self._fresh):
-            if session is not None:
-                await session.close()
+        for wire in self._open:
+            wire.close()
+        self._idle.clear()
+        await asyncio.gather(*(wire.closed for wire in self._open))
 
     async def _ask(self, request: InferenceRequest, revision: str, budget: float) -> Answer:
-        url = self._url.replace("{revision}", revision) + request.path
-        headers = self._headers(request.headers, budget)
-        trace = SimpleNamespace(reused=False)
-        try:
-            return await self._exchange(self._pool(budget), url, headers, request.body, trace)
-        except CandidateFailed as failure:
-            if failure.reason is not Net.BROKEN or not trace.reused or trace.answered:
-                raise
-        return await self._exchange(self._unpooled(), url, headers, request.body, trace)
-
-    async def _exchange(
-        self, session: aiohttp.ClientSession, url: str, headers: CIMultiDict[str], body: bytes, trace: SimpleNamespace
-    ) -> Answer:
-        trace.answered = False
-        try:
-            async with session.post(
-                url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=trace
-            ) as response:
-                trace.answered = True
-                payload = await _read_whole(response, self._answer_limit or ANSWER_LIMIT)
-                back = [(n.lower(), v) for n, v in response.raw_headers if n.lower() not in _NOT_PASSED_BACK]
-                _check_whole(response.status, payload, back)
-                return Answer(response.status, payload, back)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            raise CandidateFailed(Net.REFUSED) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            if isinstance(error, TimeoutError):
-                raise
-            raise CandidateFailed(Net.BROKEN) from None
-
-    def _headers(self, given: Iterable[Header], budget: float) -> CIMultiDict[str]:
-        headers = CIMultiDict(
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in given
-            if name not in _HOP_BY_HOP and name not in _OWN
-        )
-        headers["x-modelramp-relayed"] = self._sender
-        headers["x-request-timeout"] = f"{budget:.3f}"
-        headers.update(self._marks())
-        return headers
-
-    def _pool(self, budget: float) -> aiohttp.ClientSession:
-        now = self._clock()
-        if self._pooled is None or now - self._born > CONNECTION_AGE:
-            if self._pooled is not None:
-                self._retire(self._pooled, budget)
-            self._pooled, self._born = _session(reuse=True), now
-        return self._pooled
-
-    def _unpooled(self) -> aiohttp.ClientSession:
-        if self._fresh is None:
-            self._fresh = _session(reuse=False)
-        return self._fresh
-
-    def _retire(self, session: aiohttp.ClientSession, budget: float) -> None:
-        """Close a session once what is in flight on it has had its budget."""
-
-        async def later() -> None:
+        endpoint = self._endpoint(revision)
+        head = self._head(endpoint, request, budget)
+        wire = self._kept(endpoint)
+        if wire is not None:
             try:
-                await asyncio.sleep(max(budget, CONNECTION_AGE))
-            finally:
-                await session.close()
+                return await self._exchange(endpoint, wire, head, request.body)
+            except CandidateFailed as failure:
+                if failure.reason is not Net.BROKEN or not wire.silent:
+                    raise  # else it may have ended before the request came: once more, on a fresh connection
+        return await self._exchange(endpoint, await self._connect(endpoint), head, request.body)
 
-        task = asyncio.get_running_loop().create_task(later())
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
+    async def _exchange(self, endpoint: Endpoint, wire: Wire, head: bytes, body: bytes) -> Answer:
+        try:
+            reply = await wire.ask(head, body, self._answer_limit or ANSWER_LIMIT)
+        except Broken:
+            raise CandidateFailed(Net.BROKEN) from None
+        except TooLong:
+            raise CandidateFailed(Net.SIZE) from None
+        if wire.usable:
+            self._idle.setdefault(endpoint, []).append(wire)
+        else:
+            wire.close()
+        back = [header for header in reply.headers if header[0] not in _NOT_PASSED_BACK]
+        _check_whole(reply.status, reply.body, back)
+        return Answer(reply.status, reply.body, back)
 
+    def _endpoint(self, revision: str) -> Endpoint:
+        found = self._endpoints.get(revision)
+        if found is None:
+            self._endpoints = {revision: (found := Endpoint.of(self._url.replace("{revision}", revision)))}
+        return found
 
-def _session(reuse: bool) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=10, force_close=not reuse)
-    return aiohttp.ClientSession(
-        connector=connector,
-        auto_decompress=False,
-        skip_auto_headers=_AUTOMATIC,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
-        trace_configs=[_notes_reuse()] if reuse else [],
-    )
+    def _head(self, endpoint: Endpoint, request: InferenceRequest, budget: float) -> bytes:
+        own: list[Header] = [(name.lower().encode(), value.encode("latin-1")) for name, value in self._marks().items()]
+        own += (b"x-modelramp-relayed", self._sender), (b"x-request-timeout", b"%.3f" % budget)
+        own += ((b"content-length", b"%d" % len(request.body)),)
+        replaced = {name for name, _ in own} | _NOT_PASSED_ON
+        passed = [header for header in request.headers if header[0] not in replaced]
+        lines = b"".join(b"%b: %b\r\n" % header for header in (endpoint.host_header, *passed, *own))
+        return b"POST %b HTTP/1.1\r\n%b\r\n" % ((endpoint.base + request.path).encode("ascii"), lines)
 
+    def _kept(self, endpoint: Endpoint) -> Wire | None:
+        """The connection that was used last, unless all are too old."""
+        idle = self._idle.get(endpoint, [])
+        while idle:
+            wire = idle.pop()
+            if wire.usable and self._clock() - wire.born <= CONNECTION_AGE:
+                return wire
+            wire.close()
+        return None
 
-def _notes_reuse() -> aiohttp.TraceConfig:
-    async def reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-        context.trace_request_ctx.reused = True
-
-    config = aiohttp.TraceConfig()
-    config.on_connection_reuseconn.append(reused)
-    return config
-
-
-async def _read_whole(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    if (response.content_length or 0) > limit:
-        raise CandidateFailed(Net.SIZE)
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > limit:
-            raise CandidateFailed(Net.SIZE)
-    return b"".join(parts)
+    async def _connect(self, endpoint: Endpoint) -> Wire:
+        if endpoint.tls and self._tls is None:
+            self._tls = create_default_context()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                wire = await Wire.connect(endpoint, self._tls if endpoint.tls else None, self._clock())
+        except (OSError, TimeoutError):
+            raise CandidateFailed(Net.REFUSED) from None
+        self._open.add(wire)
+        wire.closed.add_done_callback(lambda _: self._open.discard(wire))
+        return wire
 
 
 def _check_whole(status: int, payload: bytes, headers: list[Header]) -> None:

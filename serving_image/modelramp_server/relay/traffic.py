@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from modelramp_server.exchange import Answer, InferenceRequest
 from modelramp_server.local_model import LocalModel
@@ -18,6 +19,13 @@ from modelramp_server.relay.split import VERSION, Split, SplitState, UnreadableS
 from modelramp_server.relay.stickiness import is_candidates, key_of
 
 log = logging.getLogger(__name__)
+
+
+class Dealt(NamedTuple):
+    """The split in force, and whether the request is the candidate's by it."""
+
+    split: Split
+    candidates: bool
 
 
 class Traffic:
@@ -80,29 +88,39 @@ class Traffic:
             relayable: False for requests that must be answered here (relayed ones, named versions).
             count: False for relayed requests: the sender counts them.
         """
-        split = self.in_force() if relayable else None
-        if split is not None and self._deal(request, split):
-            return await self._candidate(request, split)
+        split = self.deal(request) if relayable else None
+        if split is not None and split.candidates:
+            return await self.candidate(request, split.split)
         answer = await self._local.answer(request)
+        return self.own(request, answer, split, count)
+
+    def deal(self, request: InferenceRequest) -> Dealt | None:
+        """Whose the request is; None where no split is in force. Each request is dealt once."""
+        split = self.in_force()
+        return None if split is None else Dealt(split, self._is_candidates(request, split))
+
+    async def candidate(self, request: InferenceRequest, split: Split) -> Answer:
+        """Answer a request that was dealt to the candidate."""
+        answer, outcome = await self._relay_to(split).answer(request)
+        self._count("candidate", split.revision, split.salt, outcome, answer)
+        return answer
+
+    def own(self, request: InferenceRequest, answer: Answer, dealt: Dealt | None, count: bool) -> Answer:
+        """Count this pod's own answer to a request that was not dealt to the candidate."""
         outcome = judge_local(answer.status)
         if outcome is Outcome.BAD:
             self._metrics.bad_answer()
         elif outcome is Outcome.OK:
             self._stable_p99.add(answer.service)
         if count:
-            self._count("stable", self._local.revision, split.salt if split else "", outcome, answer)
+            self._count("stable", self._local.revision, dealt.split.salt if dealt else "", outcome, answer)
         elif answer.prediction is not None:
             answer.headers.append((HEADER, answer.prediction.to_header()))
-        if split is not None:
-            self._shadower.offer(request, answer, split, self._stable_p99.value)
+        if dealt is not None:
+            self._shadower.offer(request, answer, dealt.split, self._stable_p99.value)
         return answer
 
-    async def _candidate(self, request: InferenceRequest, split: Split) -> Answer:
-        answer, outcome = await self._relay_to(split).answer(request)
-        self._count("candidate", split.revision, split.salt, outcome, answer)
-        return answer
-
-    def _deal(self, request: InferenceRequest, split: Split) -> bool:
+    def _is_candidates(self, request: InferenceRequest, split: Split) -> bool:
         """Whether it is the candidate's: by its key where it has one, else so that the share comes out exactly."""
         key = key_of(request.headers, split.header.encode()) if split.header else b""
         if key:

@@ -7,11 +7,12 @@ from modelramp_server.protocol.tensors import Array, TensorSpec
 
 
 class Runtime(Protocol):
-    """A loaded model. Called from one thread only.
+    """A loaded model. Called from one thread at a time.
 
     `predict` takes every declared input by name, with the declared datatype and rank, and answers every output
     by name. Inputs and outputs of a batch share their first axis. `fallback` says why the device is not the GPU that
-    was looked for, or is empty.
+    was looked for, or is empty. `only_computes`: nobody's code is in it that might wait, so its forwards take what they
+    took before.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Runtime(Protocol):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     named_outputs: bool
+    only_computes: bool
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model once; whatever it raises is the model's failure."""
@@ -36,6 +38,7 @@ class Around:
         self.inputs = runtime.inputs
         self.outputs = runtime.outputs
         self.named_outputs = runtime.named_outputs
+        self.only_computes = runtime.only_computes
 
 
 @runtime_checkable

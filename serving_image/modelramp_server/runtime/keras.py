@@ -22,6 +22,7 @@ class KerasRuntime:
 
     name = "keras"
     named_outputs = False
+    only_computes = False
 
     def __init__(self, model: MLmodel, device: Device, allow_code: bool) -> None:
         """Load the model.

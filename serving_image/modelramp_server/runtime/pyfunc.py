@@ -26,6 +26,7 @@ class PyfuncRuntime:
 
     name = "pyfunc"
     named_outputs = False
+    only_computes = False
 
     def __init__(self, model: MLmodel, device: Device) -> None:
         """Load the model.

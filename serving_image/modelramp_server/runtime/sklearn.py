@@ -39,6 +39,7 @@ class SklearnRuntime:
         path = model.file("sklearn", "pickled_model", "model.pkl")
         skops_format = flavor.get("serialization_format") == "skops" or path.suffix == ".skops"
         self._estimator = _load_skops(path, allow_code) if skops_format else _load_pickle(path)
+        self.only_computes = skops_format and not allow_code
         function = str(model.flavors.get("python_function", {}).get("predict_fn") or "predict")
         self._predict = getattr(self._estimator, function, None)
         if self._predict is None:

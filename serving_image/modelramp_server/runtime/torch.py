@@ -35,6 +35,7 @@ class TorchRuntime:
             LoadFailed: torch refuses the file.
         """
         self.inputs = _inputs(model)
+        self.only_computes = not allow_code
         self._names = [spec.name for spec in model.signature.outputs]
         self.outputs: tuple[TensorSpec, ...] = ()
         placement = place_on_torch(device)

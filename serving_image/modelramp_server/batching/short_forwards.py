@@ -1,0 +1,53 @@
+"""Forwards of a millisecond run on the event loop itself (ADR 26).
+
+To hand a request to another thread and its answer back costs two wakes, and the interpreter changes hands each time:
+ten times of what a small model takes. A loop that is held up for a millisecond at a time harms nobody. Which models
+are short is measured at warm-up; one that turns out not to be goes back to the thread.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from modelramp_server.batching.jobs import Job
+from modelramp_server.batching.warm_model import WarmModel
+
+SHORT = 0.001  # seconds that a forward may take here
+TOGETHER = 0.0005  # seconds for rows of several requests: what a forward costs beside its rows is little by then
+LONG, IN_A_ROW, AT_ONCE = 0.010, 3, 0.100
+"""Seconds: so many forwards here that took so long, one after the other, or one that took the last, send those of the
+next `AWAY` seconds to the thread. A single one may only have waited for a busy machine."""
+AWAY = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class OnTheLoop:
+    """Runs a model whose forwards are short, as jobs.ShortForwards."""
+
+    def __init__(self, model: WarmModel, clock: Callable[[], float] = time.monotonic) -> None:
+        self._model = model
+        self._clock = clock
+        self._away_until = 0.0
+        self._long = 0
+
+    def rows(self, waiting: Sequence[Job]) -> int:
+        """See ShortForwards."""
+        first, seconds = waiting[0].rows, self._model.queue.seconds_per_row
+        if first * seconds > SHORT or (self._away_until and self._clock() < self._away_until):
+            return 0
+        together = int(TOGETHER / seconds) if seconds else self._model.limit.rows
+        return max(first, min(self._model.limit.next_pull(), together))
+
+    def run(self, jobs: list[Job], more: bool) -> None:
+        """See ShortForwards."""
+        began = self._clock()
+        rows = sum(job.rows for job in jobs)
+        self._model.answer(jobs, rows, more, lambda done: None)
+        took = self._clock() - began
+        self._long = self._long + 1 if took > LONG else 0
+        if self._long == IN_A_ROW or took > AT_ONCE:
+            self._long, self._away_until = 0, self._clock() + AWAY
+            log.warning(
+                "%d rows took the event loop %.0f ms: for %g s the model runs on its thread", rows, took * 1000, AWAY
+            )
