@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelramp_server.batching.jobs import LEFT
 from modelramp_server.exchange import WHOLE, Answer
 from modelramp_server.hot_path import Exchange, HotPath
+from modelramp_server.large_body import LARGE, LargeBody
 from modelramp_server.one_write import OneWrite, response_head
 
 HEAD_LIMIT = 64 * 1024
@@ -43,6 +45,8 @@ class Connection(HttpToolsProtocol):
             exchange.begin()
             return
         cycle = self.cycle
+        if type(cycle) is Exchange and cycle.left() >= LARGE and self.scheme == "http":
+            self.transport.set_protocol(LargeBody(cycle.length, cycle.parts, self._large_body_whole, self))
         if cycle is None or cycle.response_complete or cycle.more_body:
             self._count(len(data))
 
@@ -81,6 +85,14 @@ class Connection(HttpToolsProtocol):
             return
         super().on_message_complete()
         self.scope["state"][WHOLE] = True
+
+    def _large_body_whole(self, body: bytes) -> None:
+        """The parser has not seen the end of it; another one begins with the next request."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.transport.set_protocol(self)
+        exchange: Exchange = self.cycle
+        exchange.more_body = False
+        exchange.begin(body)
 
     def on_response_complete(self) -> None:
         """Called at the end of an exchange. Whether a client has been idle for long is looked at now and then

@@ -71,7 +71,8 @@ class HotPath:
         if route is None or self.local.memory.shedding:
             return None
         found = dict(headers)
-        if b"content-length" not in found or b"transfer-encoding" in found or b"upgrade" in found:
+        length = found.get(b"content-length", b"")
+        if not length.isdigit() or b"transfer-encoding" in found or b"upgrade" in found:
             return None
         try:
             request = request_of(found, headers, route[0], route[1], self._payload_limit, self.timeout, {})
@@ -79,7 +80,7 @@ class HotPath:
             return None
         self.underway += 1
         relayed = RELAYED in found
-        return Exchange(self, client, request, found.get(REQUEST_ID), relayed, route[2] and not relayed)
+        return Exchange(self, client, request, int(length), found.get(REQUEST_ID), relayed, route[2] and not relayed)
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Go on with an exchange in a task."""
@@ -93,7 +94,7 @@ class Exchange:
     the attributes in the second block are uvicorn's names."""
 
     __slots__ = (
-        *("_client", "_dealt", "_decoded", "_id", "_path", "_relayable", "_relayed", "parts", "request"),
+        *("_client", "_dealt", "_decoded", "_id", "_path", "_relayable", "_relayed", "length", "parts", "request"),
         *("disconnected", "keep_alive", "message_event", "more_body", "response_complete", "response_started"),
     )
 
@@ -102,6 +103,7 @@ class Exchange:
         path: HotPath,
         client: Client,
         request: InferenceRequest,
+        length: int,
         identity: bytes | None,
         relayed: bool,
         relayable: bool,
@@ -114,16 +116,20 @@ class Exchange:
         self._dealt: Dealt | None = None
         self._decoded: Decoded | None = None
         self.request = request
+        self.length = length
         self.parts: list[bytes] = []
         self.disconnected = self.response_started = self.response_complete = False
         self.keep_alive = self.more_body = True
         self.message_event = _NOBODY_WAITS
 
-    def begin(self) -> None:
-        """The body is whole."""
-        request, path = self.request, self._path
-        parts = self.parts
-        request.body = parts[0] if len(parts) == 1 else b"".join(parts)
+    def left(self) -> int:
+        """Bytes of the body that are still to come."""
+        return self.length - sum(map(len, self.parts)) if self.more_body else 0
+
+    def begin(self, body: bytes | None = None) -> None:
+        """The body is whole: this, or what has come in parts."""
+        request, path, parts = self.request, self._path, self.parts
+        request.body = body if body is not None else parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         try:
             dealt = self._dealt = path.traffic.deal(request) if self._relayable else None

@@ -14,7 +14,7 @@ from modelramp_server.batching.warm_model import WarmModel
 
 SHORT = 0.001  # seconds that a forward may take here
 TOGETHER = 0.0005  # seconds for rows of several requests: what a forward costs beside its rows is little by then
-LONG, IN_A_ROW, AT_ONCE = 0.010, 3, 0.100
+LONG, IN_A_ROW, AT_ONCE = 0.010, 3, 0.500
 """Seconds: so many forwards here that took so long, one after the other, or one that took the last, send those of the
 next `AWAY` seconds to the thread. A single one may only have waited for a busy machine."""
 AWAY = 10.0

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from modelramp_server.protocol import large_json
 from modelramp_server.protocol.errors import BadRequest
 from modelramp_server.protocol.tensors import (
     DTYPES,
@@ -115,6 +116,8 @@ def _header(body: bytes, length: int) -> bytes:
 
 
 def _document(body: bytes) -> dict[str, Any]:
+    if len(body) >= large_json.LARGE and (large := large_json.document(body)) is not None:
+        return large
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
