@@ -328,6 +328,7 @@ class Gate:
             return result
 
         runtime.predict = waits
+        runtime.only_computes = False
         return model, runtime
 
 

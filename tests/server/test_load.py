@@ -39,6 +39,7 @@ class Gate:
             return dict(predict(inputs))
 
         runtime.predict = held
+        runtime.only_computes = False
         return model, runtime
 
     _load = staticmethod(serve._load)

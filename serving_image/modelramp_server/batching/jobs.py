@@ -15,6 +15,7 @@ from modelramp_server.protocol.tensors import Array
 # Of a request's time: what the work before it may take. The rest is for what the estimate does not know.
 _SHARE = 0.7
 LEFT = "left"
+_IDLE = 1.0
 _PRESENT: Mapping[str, Any] = {}
 
 GroupKey = tuple[bytes, tuple[tuple[str, str, tuple[int, ...]], ...]]
@@ -191,14 +192,20 @@ class JobQueue:
             job.timer.cancel()
         return True
 
-    def pull(self, rows: int, delay: float) -> list[Job] | None:
+    def pull(self, rows: int, delay: float, idle: Callable[[], None] = lambda: None) -> list[Job] | None:
         """Wait for a job, then take what is there, up to `rows` rows; None when the queue has ended.
 
         Args:
             rows: rows to stop at.
             delay: seconds to wait for more once there is one, as long as its own time allows.
+            idle: called each second without a job.
         """
-        first = self._jobs.get()
+        while True:
+            try:
+                first = self._jobs.get(timeout=_IDLE)
+                break
+            except Empty:
+                idle()
         if first is None:
             return None
         pulled, count = [first], first.rows

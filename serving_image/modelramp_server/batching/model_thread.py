@@ -3,6 +3,7 @@ forwards are short, the event loop runs them in its place (short_forwards.py), a
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -116,9 +117,17 @@ class ModelThread:
         except ModelProblem as problem:
             _tell(loop, watcher.failed, problem)
             return
-        while (jobs := self._queue.pull(most := model.limit.next_pull(), self._limits.delay)) is not None:
+        pull, delay = self._queue.pull, self._limits.delay
+        while (jobs := pull(most := model.limit.next_pull(), delay, self._look_at_the_loop)) is not None:
             full = sum(job.rows for job in jobs) >= most
             model.answer(jobs, most, full, lambda group: _tell(loop, self._queue.settle, group))
+
+    def _look_at_the_loop(self) -> None:
+        """End the process where a forward there never ends: nothing else can be answered, nor a signal."""
+        if trouble := self.trouble():
+            log.critical("the process ends: %s, and holds the event loop", trouble)
+            logging.shutdown()
+            os._exit(1)
 
     def _prepare(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> WarmModel:
         runtime, loaded, warm = prepare(self._load, self._limits)
