@@ -56,7 +56,18 @@ def test_the_same_by_either_way(name: str, data: list[Any], rows: int, told: boo
 
 @pytest.mark.parametrize(
     "data",
-    [[1, [2], 3], [[1, 2, 3]], [[1], [2], [3]], [True, False, True], [None, 1, 2], ["1", 2, 3], {"a": [1]}, 7, [1, 2], []],
+    [
+        [1, [2], 3],
+        [[1, 2, 3]],
+        [[1], [2], [3]],
+        [True, False, True],
+        [None, 1, 2],
+        ["1", 2, 3],
+        {"a": [1]},
+        7,
+        [1, 2],
+        [],
+    ],
     ids=str,
 )
 def test_what_is_no_flat_list_of_numbers(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,13 +27,13 @@ from tests.server.test_lifecycle import INFER, Process, two
 class Clocked:
     """A model of one input whose forwards take what a test says, by a clock of its own."""
 
-    def __init__(self, seconds_per_row: float) -> None:
+    def __init__(self, seconds_per_row: float, cores: int = 2) -> None:
         self.now, self.takes = 100.0, 0.0
         self.model = Doubling()
         self.queue = JobQueue(100)
         warm = WarmModel(self, RowLimit(32, 1.0, 0.001), self.queue, lambda rows: None, lambda jobs, now: None)  # type: ignore[arg-type]
         self.queue.seconds_per_row = seconds_per_row
-        self.loop = OnTheLoop(warm, lambda: self.now)
+        self.loop = OnTheLoop(warm, cores, lambda: self.now)
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self.now += self.takes
@@ -50,10 +50,14 @@ def job(rows: int, done: Any = lambda outputs, error: None) -> Job:
 
 def test_a_forward_here_is_as_large_as_is_short() -> None:
     model = Clocked(seconds_per_row=0.0001)
-    assert model.loop.rows([job(1), job(1)]) == 5, "so many rows of several requests take half a millisecond"
+    assert model.loop.rows([job(1), job(1)]) == 2, "so many rows of several requests take 0.2 ms"
     assert model.loop.rows([job(8)]) == 8, "one request's rows take a millisecond at most"
     assert model.loop.rows([job(11)]) == 0
-    assert Clocked(seconds_per_row=SHORT / 2 + 1e-9).loop.rows([job(1)]) == 1
+    assert Clocked(seconds_per_row=SHORT / 2).loop.rows([job(1)]) == 1
+    assert Clocked(seconds_per_row=SHORT / 2).loop.rows([job(1), job(1)]) == 0, (
+        "the loop reads one, the thread runs one"
+    )
+    assert Clocked(seconds_per_row=SHORT / 2, cores=1).loop.rows([job(1), job(1)]) == 1
     assert Clocked(seconds_per_row=0.0).loop.rows([job(1)]) == 32, "what takes no time is limited as in the thread"
 
 

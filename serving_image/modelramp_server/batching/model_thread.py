@@ -19,6 +19,7 @@ from modelramp_server.batching.warmup import Warm, warm_up
 from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import TensorSpec
 from modelramp_server.runtime.base import LoadFailed, ModelProblem, Runtime, TakesParams, WarmupFailed
+from modelramp_server.runtime.cpus import cpus
 from modelramp_server.runtime.mlmodel import MLmodel
 
 Message = TypeVar("Message")
@@ -134,7 +135,7 @@ class ModelThread:
         limit = RowLimit(warm.rows, _LONGEST * self._limits.timeout, warm.seconds)
         model = WarmModel(runtime, limit, self._queue, self._observe_rows, self._waited)
         if runtime.only_computes and runtime.device == "cpu" and warm.one <= SHORT and not self._limits.delay:
-            self._queue.short = OnTheLoop(model)
+            self._queue.short = OnTheLoop(model, cpus())
         _tell(loop, watcher.ready, loaded)
         return model
 

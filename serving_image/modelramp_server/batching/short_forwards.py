@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from modelramp_server.batching.jobs import Job
 from modelramp_server.batching.warm_model import WarmModel
 
-SHORT = 0.001  # seconds that a forward may take here
-TOGETHER = 0.0005  # seconds for rows of several requests: what a forward costs beside its rows is little by then
+SHORT = 0.001  # seconds that a forward may take here, for a request that is alone
+TOGETHER = 0.0002  # where several wait: the thread's wakes cost no more than this, and the loop may read meanwhile
 LONG, IN_A_ROW, AT_ONCE = 0.010, 3, 0.500
 """Seconds: so many forwards here that took so long, one after the other, or one that took the last, send those of the
 next `AWAY` seconds to the thread. A single one may only have waited for a busy machine."""
@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 class OnTheLoop:
     """Runs a model whose forwards are short, as jobs.ShortForwards."""
 
-    def __init__(self, model: WarmModel, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, model: WarmModel, cores: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._model = model
+        self._alone = cores == 1
         self._clock = clock
         self._away_until = 0.0
         self._long = 0
@@ -34,7 +35,8 @@ class OnTheLoop:
     def rows(self, waiting: Sequence[Job]) -> int:
         """See ShortForwards."""
         first, seconds = waiting[0].rows, self._model.queue.seconds_per_row
-        if first * seconds > SHORT or (self._away_until and self._clock() < self._away_until):
+        most = SHORT if len(waiting) == 1 or self._alone else TOGETHER
+        if first * seconds > most or (self._away_until and self._clock() < self._away_until):
             return 0
         together = int(TOGETHER / seconds) if seconds else self._model.limit.rows
         return max(first, min(self._model.limit.next_pull(), together))

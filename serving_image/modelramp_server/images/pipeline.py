@@ -49,6 +49,12 @@ class ImagePipeline:
         self._postprocessor = Postprocessor(after, layout) if after is not None else None
         self._declared_after = after or Postprocess()
 
+    @property
+    def pixels(self) -> int | None:
+        """Of the input that is made of a picture; None where that depends on the picture, or on a hook."""
+        size = self._preprocessor.size if self._preprocessor is not None else None
+        return None if size is None else size[0] * size[1]
+
     def told(self) -> dict[str, object]:
         """What is declared and in force, for people: as in the MLmodel file, with the layout and defaults found."""
         before, after = self._preprocessor, self._postprocessor

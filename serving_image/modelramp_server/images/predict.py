@@ -16,7 +16,7 @@ import orjson
 
 from modelramp_server.batching.model_thread import LoadedModel
 from modelramp_server.exchange import JSON, Answer, InferenceRequest
-from modelramp_server.images import KEY, npy
+from modelramp_server.images import KEY, npy, structure
 from modelramp_server.images.multipart import only_part
 from modelramp_server.images.postprocess import Findings, named
 from modelramp_server.images.sniff import Kind, kind_of
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 ROUTE = "predict"
 _FORM = b"multipart/form-data"
 _OFF_LOOP = 1 << 62
+_PIXEL = 2  # as much work as so many bytes of JSON
 
 
 @dataclass(slots=True)
@@ -55,8 +56,13 @@ class Predict:
         self._pipeline = pipeline
 
     def decoding(self, request: InferenceRequest) -> int:
-        """See Dialect. However small a file is, it may take a while."""
-        return _OFF_LOOP
+        """See Dialect. However small a file is, it may take a while: all but plain JPEGs, by their pixels and those of
+        the input that is made of them."""
+        made = self._pipeline.pixels if self._pipeline is not None else None
+        pixels = structure.baseline_pixels(request.body) if made is not None else None
+        if made is None or pixels is None:
+            return _OFF_LOOP
+        return len(request.body) + _PIXEL * max(pixels, made)
 
     def encoding(self, decoded: PredictRequest, outputs: Mapping[str, Array]) -> int:
         """See Dialect."""

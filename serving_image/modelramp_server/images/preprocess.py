@@ -56,7 +56,7 @@ class Preprocessor:
         self.spec = _input(declared, inputs)
         self.layout = declared.layout or _layout(self.spec, declared.color)
         self._channels = 1 if declared.color == "gray" else 3
-        self._size = self._fixed_size()
+        self.size = self._fixed_size()
         self._dtype = DTYPES[self.spec.datatype]
         self._mode = "L" if declared.color == "gray" else "RGB"
         self._filter = _FILTERS[declared.filter]
@@ -68,10 +68,10 @@ class Preprocessor:
         Raises:
             BadRequest: damaged, or of a size that the model does not take.
         """
-        if self._size is None:
+        if self.size is None:
             image = picture.upright(picture.pixels(self._mode))
             return Prepared(self._array(image), _whole(picture))
-        height, width = self._size
+        height, width = self.size
         if (picture.width, picture.height) == (width, height):
             return Prepared(self._array(picture.upright(picture.pixels(self._mode))), _whole(picture))
         if self.declared.resize == "pad":
@@ -82,7 +82,7 @@ class Preprocessor:
 
     def told(self) -> dict[str, object]:
         """What is declared, with what was found of the input where it was not."""
-        return {**self.declared.model_dump(mode="json"), "layout": self.layout, "size": self._size}
+        return {**self.declared.model_dump(mode="json"), "layout": self.layout, "size": self.size}
 
     def _seen(self, picture: Picture, width: int, height: int) -> Box:
         if self.declared.resize == "stretch":

@@ -1,5 +1,7 @@
-"""Files that are made to be slow: thousands of empty chunks or segments, each a step in Python for Pillow; thousands of
-scans of a few bytes, each a pass over all pixels. They are counted first; no camera or editor comes near the bounds.
+"""What a file is made of, before anybody decodes it.
+
+Some are made to be slow: thousands of empty chunks or segments, each a step in Python for Pillow; thousands of scans of
+a few bytes, each a pass over all pixels. They are counted first; no camera or editor comes near the bounds.
 """
 
 import re
@@ -13,6 +15,8 @@ MOST_CHUNKS = 20_000  # of a PNG; its pixels may come in pieces of a few KB
 
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # neither a stuffed byte, nor a restart, nor a filling one
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_BASELINE = (0xC0, 0xC1)  # frames whose pixels are passed once
+_HEAD = 16  # segments before the frame
 
 
 def check(body: bytes, kind: Kind) -> None:
@@ -25,6 +29,19 @@ def check(body: bytes, kind: Kind) -> None:
         _check_jpeg(body)
     else:
         _check_png(body)
+
+
+def baseline_pixels(body: bytes) -> int | None:
+    """Width times height of a baseline JPEG, by its head; None for anything else, whole or not."""
+    at = 2
+    for _ in range(_HEAD if body.startswith(b"\xff\xd8") else 0):
+        marker, length = body[at : at + 2], int.from_bytes(body[at + 2 : at + 4], "big")
+        if len(marker) < 2 or marker[0] != 0xFF or length < 2:
+            return None
+        if marker[1] in _BASELINE:
+            return int.from_bytes(body[at + 5 : at + 7], "big") * int.from_bytes(body[at + 7 : at + 9], "big")
+        at += 2 + length
+    return None
 
 
 def _check_jpeg(body: bytes) -> None:
