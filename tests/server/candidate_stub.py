@@ -7,7 +7,8 @@ import struct
 import threading
 from collections.abc import Awaitable, Callable
 
-BODY = b'{"from": "candidate"}'
+BODY = b'{"outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [70.0]}], "predictions": [70.0]}'
+"""An answer of V2, and of MLflow's protocol, that stable would not give."""
 REVISION = "bbbbbbbb"
 
 Writer = asyncio.StreamWriter

@@ -6,19 +6,15 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 
 import aiohttp
-import orjson
 from multidict import CIMultiDict
 
 from modelramp_server.exchange import Answer, Header, InferenceRequest
-from modelramp_server.images import npy
-from modelramp_server.protocol.errors import ServingError
 from modelramp_server.relay.outcomes import Net
 
 # A connection sticks to one pod behind the candidate's Service; renewing it lets kube-proxy choose again.
 CONNECTION_AGE = 30.0
 CONNECT_TIMEOUT = 1.0
 ANSWER_LIMIT = 32 * 1024 * 1024
-_PARSED = 64 * 1024
 _HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
      b"trailer", b"transfer-encoding", b"upgrade", b"host", b"content-length", b"expect")
@@ -26,7 +22,6 @@ _HOP_BY_HOP = frozenset(
 # Said anew, or not: what the client gets is compressed by the server that it asked, so that both sides can be compared.
 _OWN = frozenset((b"x-request-timeout", b"accept-encoding"))
 _NOT_PASSED_BACK = _HOP_BY_HOP | {b"date", b"server"}
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
@@ -107,7 +102,6 @@ class CandidateClient:
                 trace.answered = True
                 payload = await _read_whole(response, self._answer_limit or ANSWER_LIMIT)
                 back = [(n.lower(), v) for n, v in response.raw_headers if n.lower() not in _NOT_PASSED_BACK]
-                _check_whole(response.status, payload, back)
                 return Answer(response.status, payload, back)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise CandidateFailed(Net.REFUSED) from None
@@ -186,39 +180,3 @@ async def _read_whole(response: aiohttp.ClientResponse, limit: int) -> bytes:
         if size > limit:
             raise CandidateFailed(Net.SIZE)
     return b"".join(parts)
-
-
-def _check_whole(status: int, payload: bytes, headers: list[Header]) -> None:
-    """Refuse a 2xx whose body can't be whole: a server that lies about its length cuts its own answers."""
-    found = dict(headers)
-    if not 200 <= status < 300 or b"content-encoding" in found:
-        return
-    length, kind = found.get(b"inference-header-content-length"), found.get(b"content-type")
-    if kind == b"image/png":
-        whole = payload.endswith(_PNG_END)
-    elif kind == b"application/x-npy":
-        whole = _is_npy(payload)
-    elif length is not None:
-        whole = length.isdigit() and 0 < int(length) <= len(payload)
-    elif len(payload) <= _PARSED:
-        whole = _parses(payload)
-    else:
-        whole = payload.rstrip()[-1:] == b"}"
-    if not whole:
-        raise CandidateFailed(Net.BROKEN)
-
-
-def _parses(payload: bytes) -> bool:
-    try:
-        orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return False
-    return True
-
-
-def _is_npy(payload: bytes) -> bool:
-    try:
-        npy.read(payload)
-    except ServingError:
-        return False
-    return True
