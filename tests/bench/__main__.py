@@ -1,4 +1,5 @@
-"""``make bench-server``: this server and others under the same load, in one run; the relay; memory; start to ready.
+"""``make bench-server``: this server and others under the same load, in one run; the relay; memory; start to
+ready; what clients notice of a bad candidate; the verdict on one as good as stable; what bad requests leave behind.
 
 Prints each bar with what was measured. Judges nothing: exits 0.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import footprint, loads, models, report, wrk
+from . import alike, bad, faults, footprint, loads, models, report, wrk
 from .relayed import RelayBench
 from .report import Report
 from .servers import ROOT, BenchFailed, Servers
@@ -22,7 +23,7 @@ from .servers import ROOT, BenchFailed, Servers
 OUTCOME = ROOT / ".demo" / "bench-server.json"
 INTERRUPTED = 130
 WIDTH = 150  # characters, where there is no terminal
-PARTS = ("tiny", "cnn", "relay", "memory", "start")
+PARTS = ("tiny", "cnn", "relay", "memory", "start", "faults", "alike", "bad")
 
 
 def main() -> int:
@@ -76,6 +77,12 @@ def measure(console: Console, found: Report, parts: list[str]) -> None:
         if "start" in parts:
             start = {"tiny ONNX": saved[0].folder, "scikit-learn": sklearn}
             found.start = footprint.start(folder, start, found.rounds)
+        if "faults" in parts:
+            found.faults = faults.run(folder, saved[0])
+        if "alike" in parts:
+            found.alike = alike.run(folder, saved[0])
+        if "bad" in parts:
+            found.bad = bad.run(folder)
 
 
 def _arguments() -> argparse.Namespace:

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .alike import LOOKS, Alike
+from .bad import Held
+from .faults import Suffered
 from .footprint import Memory
 from .relayed import RelayOutcome
 from .rounds import CEILING, OWN, Results, Spread, Target
@@ -68,6 +71,30 @@ def of_start(seconds: dict[str, list[float]]) -> Iterator[Bar]:
     """Start to ready."""
     for model, took in seconds.items():
         yield Bar(f"start to ready, {model}", 3, Spread.of(took), at_most=True, unit=" s")
+
+
+def of_faults(suffered: list[Suffered]) -> Iterator[Bar]:
+    """What clients notice of a candidate, whatever its fault."""
+    errors = Spread.of([float(each.errors) for each in suffered])
+    p99 = Spread.of([each.p99 / each.budget for each in suffered])
+    yield Bar("client errors, the worst of all faults", 0, _worst(errors), at_most=True)
+    yield Bar("p99 over the budget, the worst of all faults", 1, _worst(p99), at_most=True)
+
+
+def of_alike(alike: Alike) -> Iterator[Bar]:
+    """The operator's verdicts where there is no difference."""
+    yield Bar(f"looks of {LOOKS} that said Fail", 0, Spread.of([float(alike.failed)]), at_most=True)
+
+
+def of_bad(held: Held) -> Iterator[Bar]:
+    """What bad requests leave behind."""
+    first, last = held.after
+    what = f"memory after {last:,} bad requests, above that after {first:,}"
+    yield Bar(what, 10, Spread.of([held.growth]), at_most=True, unit=" MiB")
+
+
+def _worst(spread: Spread) -> Spread:
+    return Spread(spread.high, spread.low, spread.high)
 
 
 def _over_peers(results: Results, own: Target, connections: int, limit: float, encoding: str = "") -> Bar:

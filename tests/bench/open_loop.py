@@ -20,12 +20,13 @@ _PATIENCE = 5.0  # seconds, after the last request
 
 @dataclass
 class Answers:
-    """What came back. Latencies of the 200s in seconds, with when they came."""
+    """What came back. Latencies of the 200s in seconds, with when they came; answers by the revision that gave them."""
 
     offered: int = 0
     codes: Counter[str] = field(default_factory=Counter)
     latencies: list[tuple[float, float]] = field(default_factory=list)
     retry_after: set[int] = field(default_factory=set)
+    revisions: Counter[str] = field(default_factory=Counter)
 
     def add(self, code: str, due: float, now: float) -> None:
         """Count one answer."""
@@ -70,6 +71,8 @@ class _Connection(asyncio.Protocol):
         self._buffer, self.busy = b"", False
         if b"retry-after" in headers:
             self._crowd.answers.retry_after.add(int(headers[b"retry-after"]))
+        if b"x-modelramp-revision" in headers:
+            self._crowd.answers.revisions[headers[b"x-modelramp-revision"].decode()] += 1
         self._crowd.answered(self, head[9:12].decode())
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -151,6 +154,15 @@ class Crowd:
 
     def _all_here(self) -> bool:
         return self.answers.offered == self.answers.codes.total()
+
+
+def post(path: str, body: bytes, budget: float) -> bytes:
+    """A request of JSON, with a budget in seconds, as it goes over the wire."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: modelramp\r\ncontent-type: application/json\r\n"
+        f"x-request-timeout: {budget:g}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def closed(host: str, port: int, request: bytes, clients: int, seconds: float) -> Answers:

@@ -79,10 +79,7 @@ def main() -> int:
 def run(server: Server, post: Post, rows: int) -> Outcome:
     """Measure the capacity, then offer ten times of it."""
     port = int(server.address.rsplit(":", 1)[1])
-    request = (
-        f"POST {post.path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\n"
-        f"x-request-timeout: {BUDGET:g}\r\ncontent-length: {len(post.body)}\r\n\r\n"
-    ).encode() + post.body
+    request = open_loop.post(post.path, post.body, BUDGET)
     start = time.monotonic()
     full = open_loop.closed(HOST, port, request, 4 * rows, CLOSED_SECONDS)
     capacity = full.per_second(start + RAMP, start + CLOSED_SECONDS, BUDGET)

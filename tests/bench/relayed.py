@@ -9,8 +9,9 @@ from rich.progress import track
 from . import bodies, wrk
 from .bodies import Post
 from .models import Saved
+from .pairs import Pair
 from .rounds import Spread
-from .servers import Pair, Server, Servers
+from .servers import Server, Servers
 
 WEIGHT, BUSY = 10, 64
 _DIRECT, _ALL = -1, 100

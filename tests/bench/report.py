@@ -1,7 +1,8 @@
 """What a run comes to: rows of tables, for a screen (rich) and for a page (Markdown), and one document for programs."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from . import bars
+from .alike import Alike
+from .bad import Held
 from .bars import Bar
+from .faults import WEIGHT, Suffered
 from .footprint import Memory
 from .loads import Absent, Outcome
 from .relayed import RelayOutcome
@@ -40,6 +44,9 @@ class Report:
     relay: RelayOutcome | None = None
     memory: Memory | None = None
     start: dict[str, list[float]] | None = None
+    faults: list[Suffered] = field(default_factory=list)
+    alike: Alike | None = None
+    bad: Held | None = None
     machine: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -51,7 +58,10 @@ class Report:
                 found += of_model(Results(self.loads[model].samples))
         found += bars.of_relay(self.relay) if self.relay else []
         found += bars.of_memory(self.memory) if self.memory else []
-        return found + list(bars.of_start(self.start) if self.start else [])
+        found += bars.of_start(self.start) if self.start else []
+        found += bars.of_faults(self.faults) if self.faults else []
+        found += bars.of_alike(self.alike) if self.alike else []
+        return found + list(bars.of_bad(self.bad) if self.bad else [])
 
     def tables(self) -> Iterator[Table]:
         """All of them."""
@@ -61,6 +71,12 @@ class Report:
                 yield _of_absent(model, outcome.absent)
         if self.relay:
             yield _of_relay(self.relay)
+        if self.faults:
+            yield _of_faults(self.faults)
+        if self.alike:
+            yield _of_alike(self.alike)
+        if self.bad:
+            yield _of_bad(self.bad)
         yield _of_bars(self.bars)
 
     def document(self) -> dict[str, Any]:
@@ -77,6 +93,9 @@ class Report:
             "relay": asdict(self.relay) if self.relay else None,
             "memory_mib": asdict(self.memory) if self.memory else None,
             "start_seconds": self.start,
+            "faults": [asdict(each) for each in self.faults],
+            "alike": asdict(self.alike) if self.alike else None,
+            "bad_mib": asdict(self.bad) if self.bad else None,
             "bars": [{**asdict(bar), "held": bar.held} for bar in self.bars],
         }
 
@@ -151,10 +170,40 @@ def _of_relay(outcome: RelayOutcome) -> Table:
     rows = []
     for model in outcome.models:
         spreads = (outcome.p50(model, False), outcome.p50(model, True), outcome.p50_difference(model))
-        dealt = ", ".join(f"{count:,} {result}" for result, count in outcome.dealt[model].items())
-        rows.append([model, *map(_words, spreads), _words(outcome.kept(model)), dealt])
+        rows.append([model, *map(_words, spreads), _words(outcome.kept(model)), _counts(outcome.dealt[model])])
     columns = ["model", "direct p50 ms", "relayed p50 ms", "difference ms", "pair's share at weight 10", "dealt"]
     return Table("relay", columns, rows)
+
+
+def _of_faults(suffered: list[Suffered]) -> Table:
+    columns = ["the candidate", "budget s", "requests", "errors", "p50 ms", "p99 ms", "longest ms", "dealt", "net"]
+    rows = []
+    for each in suffered:
+        times = [_short(1000 * seconds) for seconds in (each.p50, each.p99, each.longest)]
+        counts = [_counts(each.dealt), _counts(each.net), "opened" if each.opened else ""]
+        rows.append([each.fault, f"{each.budget:g}", f"{each.offered:,}", str(each.errors), *times, *counts])
+    return Table(f"faults, at weight {WEIGHT}", [*columns, "breaker"], rows)
+
+
+def _of_alike(alike: Alike) -> Table:
+    columns = ["metric", "looks", "first Pass at look", "candidate: of them bad", "stable: of them bad", "at the end"]
+    rows = []
+    for metric in dict.fromkeys(look.metric for look in alike.looks):
+        looks = alike.of(metric)
+        verdicts, last = Counter(look.verdict for look in looks), looks[-1]
+        first = next((str(look.look) for look in looks if look.verdict == "Pass"), "none")
+        sides = [f"{last.requests:,}: {last.bad:,}", f"{last.stable_requests:,}: {last.stable_bad:,}"]
+        rows.append([metric, _counts(verdicts), first, *sides, last.message])
+    return Table("alike", columns, rows)
+
+
+def _of_bad(held: Held) -> Table:
+    rows = [[f"{count:,}", f"{mib:.1f}"] for count, mib in held.after.items()]
+    return Table("bad", ["bad requests", "MiB resident"], rows)
+
+
+def _counts(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in found.items())
 
 
 def _of_bars(found: list[Bar]) -> Table:

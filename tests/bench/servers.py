@@ -1,6 +1,7 @@
 """The servers under load, on loopback. One that is not is held still, so that it takes no CPU from the others."""
 
 import json
+import os
 import shlex
 import signal
 import socket
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 MODEL = "bench"
 START, STOP = 180.0, 15.0  # seconds
-STABLE, CANDIDATE = "aaaaaaaa", "bbbbbbbb"
+CANDIDATE = "bbbbbbbb"
 _POLL = 0.01
 _LOADING, _REFUSED, _FINAL = 20.0, 0.0, (404, 405, 415, 422)  # seconds of patience with one that answers so
 _LOG_TAIL = 2000
@@ -46,8 +47,11 @@ class Reply:
 class Server:
     """A process, and those that it starts, which answer HTTP."""
 
-    def __init__(self, title: str, port: int, command: list[str], logs: Path, env: Mapping[str, str] | None = None):
+    def __init__(
+        self, title: str, port: int, command: list[str], logs: Path, env: Mapping[str, str] | None = None
+    ) -> None:
         self.title = title
+        self.port = port
         self.address = f"http://{HOST}:{port}"
         self.started = time.monotonic()
         self._log = logs / f"{port}.log"
@@ -138,7 +142,7 @@ class Servers:
             "traffic-file": str(self.folder / "no-split"), **settings,
         }  # fmt: skip
         flags = [f"--{name}={value}" for name, value in values.items()]
-        return self.start("modelramp", port, [sys.executable, "-m", program, "serve", *flags])
+        return self.own("modelramp", port, program, "serve", *flags)
 
     def mlflow(self, model: Path) -> Server:
         """What `mlflow models serve --env-manager local` executes, with one worker as by default."""
@@ -155,59 +159,16 @@ class Servers:
         flags = ["--loop=uvloop", "--http=httptools", "--lifespan=off", "--no-access-log", "--log-level=warning"]
         return self.start("raw ASGI", port, [*command, f"--host={HOST}", f"--port={port}", *flags])
 
+    def own(self, title: str, port: int, program: str, *arguments: str) -> Server:
+        """A module of this repository, run."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return self.start(title, port, [sys.executable, "-m", program, *arguments], environment)
+
     def start(self, title: str, port: int, command: list[str], env: Mapping[str, str] | None = None) -> Server:
         """Any server."""
         server = Server(title, port, command, self.folder, env)
         self._stack.callback(server.stop)
         return server
-
-
-class Pair:
-    """A stable server and its candidate, of the same model."""
-
-    def __init__(self, servers: Servers, model: Path, post: Post) -> None:
-        self._file = servers.folder / f"split-{free_port()}"
-        self._generation = 0
-        self._post = post
-        self._candidate = servers.modelramp(model)
-        flags = {"candidate-url": self._candidate.address, "traffic-file": str(self._file)}
-        self.stable = servers.modelramp(model, STABLE, **flags)
-        for server in (self.stable, self._candidate):  # a split found at start would be taken for expired
-            server.ask(post)
-
-    def split(self, weight: int) -> None:
-        """Hand so many percent to the candidate; returns when that is in force.
-
-        Raises:
-            BenchFailed: it does not come into force.
-        """
-        self._generation += 1
-        split = {"v": 1, "generation": self._generation, "revision": CANDIDATE, "weight": weight, "salt": "bench"}
-        written = self._file.with_suffix(".new")
-        written.write_text(json.dumps({**split, "ttl": 3600}))
-        written.rename(self._file)
-        deadline = time.monotonic() + START
-        while set(self.stable.metric("modelramp_traffic_generation").values()) != {float(self._generation)}:
-            if time.monotonic() > deadline:
-                raise BenchFailed("the split file is in place, but stable does not act on it")
-            time.sleep(_POLL)
-        self.stable.ask(self._post)
-
-    def relayed(self) -> dict[str, int]:
-        """Requests dealt to the candidate, by outcome (docs/contract.md, "Metrics")."""
-        found = self.stable.metric("modelramp_split_requests_total", side="candidate")
-        return {dict(labels)["outcome"]: int(value) for labels, value in found.items() if value}
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Neither held still."""
-        with self.stable.running(), self._candidate.running():
-            yield
-
-    def hold(self) -> None:
-        """Hold both still."""
-        self.stable.hold()
-        self._candidate.hold()
 
 
 def free_port() -> int:

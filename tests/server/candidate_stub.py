@@ -7,7 +7,8 @@ import struct
 import threading
 from collections.abc import Awaitable, Callable
 
-BODY = b'{"from": "candidate"}'
+BODY = b'{"outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [70.0]}], "predictions": [70.0]}'
+"""An answer of V2, and of MLflow's protocol, that stable would not give."""
 REVISION = "bbbbbbbb"
 
 Writer = asyncio.StreamWriter
@@ -27,7 +28,7 @@ def answer(status: int = 200, body: bytes = BODY, length: int | None = None, ext
 class Candidate:
     """Listens on loopback; `behave` decides, request by request, what is done with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.behave: Behaviour = says(answer())
         self.heads: list[str] = []
         self.bodies: list[bytes] = []
@@ -35,7 +36,7 @@ class Candidate:
         self.let_go = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server = self._loop.run_until_complete(asyncio.start_server(self._connected, "127.0.0.1", 0))
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._connected, "127.0.0.1", port))
         self.port = int(self._server.sockets[0].getsockname()[1])
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

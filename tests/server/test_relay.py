@@ -99,6 +99,8 @@ CASES: list[tuple[str, Behaviour, dict[str, int], str]] = [
     ("is no HTTP", says(b"hello\r\n\r\n", then_close=True), {"bad": 1}, "broken"),
     ("has two lengths", says(answer(extra="content-length: 3\r\n"), then_close=True), {"bad": 1}, "broken"),
     ("answers half JSON", says(answer(body=b'{"outputs": [')), {"bad": 1}, "broken"),
+    ("answers too few values", says(answer(body=BODY.replace(b"[1]", b"[2]"))), {"bad": 1}, "broken"),
+    ("answers numbers as text", says(answer(body=BODY.replace(b"FP32", b"BYTES"))), {"bad": 1}, "broken"),
     ("breaks its chunks", says(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", then_close=True),
      {"bad": 1}, "broken"),
     ("hangs", candidate_stub.hangs, {"slow": 1}, "slow"),

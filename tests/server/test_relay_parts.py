@@ -49,7 +49,9 @@ def test_stables_own_answers() -> None:
         (30.0, 0.5, 0.0, 5.0),  # a candidate without a p99 gets stable's
         (30.0, 0.01, 0.4, 4.0),  # ten times its p99
         (3.0, 0.5, 2.0, 0.0),  # not enough for both: no evidence either way
-        (3.0, 0.5, 1.0, 2.5),  # what stable leaves
+        (3.0, 0.5, 0.6, 1.5),  # half is stable's, however fast it is
+        (0.4, 0.001, 0.001, 0.2),
+        (4.0, 2.5, 0.2, 1.5),  # what stable leaves
         (0.0, 0.0, 0.0, 0.0),
     ],
 )

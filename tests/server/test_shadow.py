@@ -31,6 +31,7 @@ def found(value: float) -> bytes:
 
 
 AGREES, DISAGREES = says(answer(body=found(20.0))), says(answer(body=found(90.0)))
+PACKED = says(answer(extra="content-encoding: br\r\n"))
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_operator_and_server_mean_the_same(pair: Pair, candidate: Candidate) -> 
     pair._file.write_text(desired.split(pair.generation, "bbbbbbbb", 0, "s1", timedelta(minutes=2), copies=copies))
     eventually(lambda: pair.server.metric("modelramp_traffic_generation") == pair.generation)
     near = says(answer(body=found(20.9)))
-    for behave in (AGREES, near, DISAGREES, says(answer(500)), says(answer()), says(answer(503))):
+    for behave in (AGREES, near, DISAGREES, says(answer(500)), PACKED, says(answer(503))):
         candidate.behave = behave
         ask(pair)
     read = pod_metrics(pair.server.call("GET", "/metrics").body.decode())
@@ -116,7 +117,8 @@ def test_the_share_is_exact(pair: Pair, candidate: Candidate, share: int) -> Non
 
 CASES: list[tuple[str, Behaviour, dict[str, int], dict[str, int]]] = [
     ("answers otherwise", DISAGREES, {"ok": 1}, {"disagree": 1}),
-    ("answers in no known form", says(answer()), {"ok": 1}, {"incomparable": 1}),
+    ("answers in no known form", PACKED, {"ok": 1}, {"incomparable": 1}),
+    ("answers no V2", says(answer(body=b"{}")), {"bad": 1}, {}),
     ("500", says(answer(500)), {"bad": 1}, {}),
     ("503 full", says(answer(503)), {"error": 1}, {}),
     ("400 where stable accepts", says(answer(400)), {"bad": 1}, {}),

@@ -5,10 +5,11 @@ _AT_LEAST = 1.0
 
 
 def candidate_budget(left: float, stable_p99: float, candidate_p99: float) -> float:
-    """Seconds for the candidate's whole answer: min(left - stable's p99, max(10 x candidate's p99, 1 s)).
+    """Seconds for the candidate's whole answer: min(left - stable's p99, left / 2, max(10 x candidate's p99, 1 s)).
 
-    A candidate without a p99 yet gets stable's. 0 where too little is left for both sides to answer, so that a
-    client with a tight budget is no evidence against the candidate.
+    Half is stable's whatever its p99: one answer in a hundred takes longer than that, and more do where a hanging
+    candidate's requests come back together. A candidate without a p99 yet gets stable's. 0 where too little is left for
+    both sides to answer, so that a client with a tight budget is no evidence against the candidate.
 
     Args:
         left: seconds left of the request's budget.
@@ -16,7 +17,7 @@ def candidate_budget(left: float, stable_p99: float, candidate_p99: float) -> fl
         candidate_p99: seconds; 0 while unknown.
     """
     expected = candidate_p99 or stable_p99
-    spare = left - stable_p99
+    spare = min(left - stable_p99, left / 2)
     wanted = max(_TIMES_P99 * expected, _AT_LEAST)
     if spare >= wanted:
         return wanted

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from modelramp_server.exchange import Answer, InferenceRequest
 from modelramp_server.prediction import HEADER, Prediction
+from modelramp_server.relay import whole
 from modelramp_server.relay.breaker import Admission, Breaker
 from modelramp_server.relay.budget import candidate_budget
 from modelramp_server.relay.client import CandidateClient, CandidateFailed
@@ -80,7 +81,7 @@ class Relay:
         self.inflight += 1
         verdict: Verdict | None = FAILURES[Net.BROKEN]
         try:
-            answer = request.read(await self._client.ask(asked, self._revision, budget))
+            answer = request.read(await whole.ask(self._client, asked, self._revision, budget))
             verdict = judge(answer.status)
         except CandidateFailed as failure:
             verdict = FAILURES[failure.reason]

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from modelramp_server.exchange import Answer, InferenceRequest
 from modelramp_server.observability.metrics import Metrics
+from modelramp_server.relay import whole
 from modelramp_server.relay.accumulator import Accumulator
 from modelramp_server.relay.budget import candidate_budget
 from modelramp_server.relay.client import CandidateClient, CandidateFailed
@@ -73,7 +74,7 @@ class Shadower:
     async def _copy(self, request: InferenceRequest, mine: Answer, split: Split, rules: Shadow, budget: float) -> None:
         started = self._clock()
         try:
-            theirs = await self._client.ask(request, split.revision, budget)
+            theirs = await whole.ask(self._client, request, split.revision, budget)
         except CandidateFailed as failure:
             return self._count(split, FAILURES[failure.reason].outcome)
         verdict = judge(theirs.status) or judge_refusal(mine.status)
