@@ -164,6 +164,14 @@ def test_the_largest_batch_is_the_smallest_that_is_as_fast() -> None:
     assert limit.rows == 32
 
 
+def test_rows_that_gain_nothing_by_company_begin_alone() -> None:
+    assert RowLimit(32, longest=1.0, seconds=0.032, one=0.001).rows == 1
+    assert RowLimit(32, longest=1.0, seconds=0.032, one=0.002).rows == 32
+    limit = RowLimit(32, longest=1.0, seconds=0.040, one=0.001)
+    serve(limit, lambda rows: 0.001 * max(rows, 8) / 8)  # once it serves, eight rows take no longer than one
+    assert limit.rows >= 8
+
+
 def test_forwards_over_a_share_of_the_budget_are_made_smaller() -> None:
     assert RowLimit(32, longest=1.0, seconds=5.0).rows == 4
     limit = RowLimit(32, longest=1.0, seconds=0.5)

@@ -132,7 +132,7 @@ class ModelThread:
 
     def _prepare(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> WarmModel:
         runtime, loaded, warm = prepare(self._load, self._limits)
-        limit = RowLimit(warm.rows, _LONGEST * self._limits.timeout, warm.seconds)
+        limit = RowLimit(warm.rows, _LONGEST * self._limits.timeout, warm.seconds, warm.one)
         model = WarmModel(runtime, limit, self._queue, self._observe_rows, self._waited)
         if runtime.only_computes and runtime.device == "cpu" and warm.one <= SHORT and not self._limits.delay:
             self._queue.short = OnTheLoop(model, cpus())

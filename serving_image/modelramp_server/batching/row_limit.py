@@ -16,12 +16,14 @@ class RowLimit:
     """Sizes are powers of two, and the largest allowed. Costs are seconds a row; what is not a model's fault but takes
     its time (a failed batch that is run again in parts) is in them too."""
 
-    def __init__(self, most: int, longest: float, seconds: float) -> None:
+    def __init__(self, most: int, longest: float, seconds: float, one: float | None = None) -> None:
         """
         Args:
             most: rows at most, as set and as proven in the warm-up.
             longest: seconds a forward may take, if it is more than one row.
             seconds: what a forward of `most` rows took in the warm-up.
+            one: what a forward of one row took then. Where so many rows gain nothing by company, the first batches
+                are of one.
         """
         self._sizes = [size for power in range(most.bit_length()) if (size := 1 << power) < most] + [most]
         self._timed_as = [0, *(self._nearest(rows) for rows in range(1, most + 1))]
@@ -32,6 +34,10 @@ class RowLimit:
         self._full_pulls = 0
         self.seconds_per_row = seconds / most
         self.rows = self._short_enough(most)
+        if one is not None and most > 1:
+            self._costs = {1: one, most: self.seconds_per_row}
+            self._timed |= {1: _ENOUGH, most: _ENOUGH}
+            self.rows = self._short_enough(self._smallest_as_good())
 
     def next_pull(self) -> int:
         """Rows to stop at in the next pull."""
