@@ -15,6 +15,7 @@ from modelramp_server.large_body import LARGE, LargeBody
 from modelramp_server.one_write import OneWrite, response_head
 
 HEAD_LIMIT = 64 * 1024
+_END_OF_HEAD = b"\r\n\r\n"
 COPIED = 64 * 1024  # bytes of a body up to which it is cheaper to put it behind its head
 
 
@@ -37,18 +38,34 @@ class Connection(HttpToolsProtocol):
         self._hot_path = hot_path
 
     def data_received(self, data: bytes) -> None:
-        """Called by the transport."""
+        """Called by the transport. What may be much of a large body does not go through the parser."""
         self.idle_since = None
-        super().data_received(data)
+        head = data.find(_END_OF_HEAD) + len(_END_OF_HEAD) if len(data) >= LARGE and self._in_head() else 0
+        if head > len(_END_OF_HEAD):
+            self._feed(data[:head])
+            data = data[head:]
+            if self.transport.is_closing() or self._is_large_body(data):
+                return
+        self._feed(data)
         if self._whole is not None:
             exchange, self._whole = self._whole, None
             exchange.begin()
-            return
-        cycle = self.cycle
-        if type(cycle) is Exchange and cycle.left() >= LARGE and self.scheme == "http":
-            self.transport.set_protocol(LargeBody(cycle.length, cycle.parts, self._large_body_whole, self))
-        if cycle is None or cycle.response_complete or cycle.more_body:
-            self._count(len(data))
+        elif not self._is_large_body(b""):
+            cycle = self.cycle
+            if cycle is None or cycle.response_complete or cycle.more_body:
+                self._count(len(data))
+
+    def _feed(self, data: bytes) -> None:
+        super().data_received(data)
+
+    def _is_large_body(self, more: bytes) -> bool:
+        """Whether much of a request's body is still to come, after this; it is read elsewhere then."""
+        exchange = self.cycle
+        if type(exchange) is not Exchange or self.scheme != "http" or exchange.left() - len(more) < LARGE:
+            return False
+        begun = b"".join((*exchange.parts, more))
+        self.transport.set_protocol(LargeBody(exchange.length, begun, self._large_body_whole, self))
+        return True
 
     def on_message_begin(self) -> None:
         """Called by the parser. A scope is made for ASGI only."""

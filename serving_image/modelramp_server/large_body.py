@@ -6,25 +6,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import numpy as np
+
 LARGE = 64 * 1024  # bytes that are still to come
 
 
 class LargeBody(asyncio.BufferedProtocol):
     """Stands in for a connection until the body is whole; whatever else happens to that is passed on."""
 
-    def __init__(
-        self, length: int, begun: list[bytes], whole: Callable[[bytes], None], connection: asyncio.Protocol
-    ) -> None:
+    def __init__(self, length: int, begun: bytes, whole: Callable[[bytes], None], connection: asyncio.Protocol) -> None:
         """
         Args:
             length: bytes of the body.
             begun: what has come of it.
             whole: told the body.
         """
-        self._body = bytearray(length)
-        start = b"".join(begun)
-        self._body[: len(start)] = start
-        self._rest = memoryview(self._body)[len(start) :]
+        self._body = np.empty(length, np.uint8).data
+        self._body[: len(begun)] = begun
+        self._rest = self._body[len(begun) :]
         self._whole = whole
         self._connection = connection
 

@@ -13,6 +13,7 @@ import simdjson
 from modelramp_server.protocol.tensors import Array
 
 LARGE = 20_000  # bytes
+_KEPT = 2 * 1024 * 1024  # bytes of a body up to which a thread keeps its parser
 _own = threading.local()
 _BUFFERS = {"F": ("d", np.dtype(np.float64)), "I": ("i", np.dtype(np.int64)), "U": ("u", np.dtype(np.uint64))}
 
@@ -37,15 +38,17 @@ def document(body: bytes) -> dict[str, Any] | None:
 
 
 def _parsed(body: bytes) -> Any:
-    """By this thread's parser, whose memory is ten times the body's. It refuses to be used while something that it found
-    is still held, as by an error that somebody keeps."""
-    if not hasattr(_own, "parser"):
-        _own.parser = simdjson.Parser()
+    """By this thread's parser, unless that would keep too much memory, ten times the body's. A parser refuses to be
+    used while something that it found is still held, as by an error that somebody keeps."""
+    parser = getattr(_own, "parser", None)
+    if parser is None or len(body) > _KEPT:
+        parser = simdjson.Parser()
+    if len(body) <= _KEPT:
+        _own.parser = parser
     try:
-        return _own.parser.parse(body)
+        return parser.parse(body)
     except RuntimeError:
-        _own.parser = simdjson.Parser()
-        return _own.parser.parse(body)
+        return simdjson.Parser().parse(body)
 
 
 def _tensor(tensor: Any) -> dict[str, Any]:
