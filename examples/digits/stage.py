@@ -68,11 +68,11 @@ class Stage:
         urllib.request.urlopen(request, timeout=30).close()
 
 
-def prepare(say: Callable[[str], None], registries: Body = REGISTRIES) -> Stage:
-    """Bring all of it up; what stands already is kept, but for the demo's own namespace. Raises StageFailed,
-    kube.Unready."""
+def prepare(say: Callable[[str], None], registries: Body = REGISTRIES, images: str = "--images") -> Stage:
+    """Bring all of it up, with these images of hack/cluster's; what stands already is kept, but for the demo's own
+    namespace. Raises StageFailed, kube.Unready."""
     say("cluster and images")
-    cluster("up", "--images", quiet=False)
+    cluster("up", images, quiet=False)
     kube = Kube(connect(Path(cluster("kubeconfig"))))
     say("MLflow and the operator")
     namespace, *registry = documents(HERE / "mlflow.yaml")

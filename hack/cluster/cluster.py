@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import binaries
@@ -17,16 +17,17 @@ from errors import ClusterError
 from foreign import Current, Kind, docker_answers
 from own import Own
 from processes import recorded
+from project_images import IMAGES, TEST_IMAGES, Image
 from state import Cluster, this_cluster
 
 
 class Provider(Protocol):
     """What every kind of cluster can do."""
 
-    def up(self, *, control_plane_only: bool, addons: Collection[str], images: bool) -> None: ...
+    def up(self, *, control_plane_only: bool, addons: Collection[str], images: Sequence[Image]) -> None: ...
     def down(self) -> None: ...
     def healthy(self) -> bool: ...
-    def build_images(self) -> None: ...
+    def build(self, images: Sequence[Image]) -> None: ...
     def load(self, image: str) -> None: ...
     def publish(self, service: str) -> int: ...
     def unpublish(self, service: str) -> None: ...
@@ -66,7 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     up = verbs.add_parser("up", help="bring the cluster up, or repair it")
     up.add_argument("--control-plane-only", action="store_true", help="no node, no root: for integration tests")
     up.add_argument("--with", dest="addons", action="append", default=[], choices=["metrics-server", "gateway"])
-    up.add_argument("--images", action="store_true", help="build and load the project's images meanwhile")
+    which = up.add_mutually_exclusive_group()
+    for flag, images, about in (
+        ("--images", IMAGES, "build and load the project's images meanwhile"),
+        ("--test-images", TEST_IMAGES, "these, and what the e2e tests need beside"),
+    ):
+        which.add_argument(flag, dest="images", action="store_const", const=images, default=(), help=about)
     verbs.add_parser("down", help="remove the cluster and all it has left anywhere")
     verbs.add_parser("status", help="what runs; exits 1 unless all of it is ready")
     verbs.add_parser("build-images", help="build the project's images and load them into the node")
@@ -113,7 +119,7 @@ def _change(cluster: Cluster, arguments: argparse.Namespace) -> None:
         case "down" if cluster.folder.exists():  # it may have waited for another that took it down
             provider.down()
         case "build-images":
-            provider.build_images()
+            provider.build(IMAGES)
         case "load-image":
             provider.load(arguments.image)
         case "publish":

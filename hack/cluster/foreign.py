@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import port_forward
 from errors import ClusterError
 from processes import recorded
 from progress import step
-from project_images import IMAGES
+from project_images import Image
 from state import CLONE, Cluster, write
 
 
@@ -23,7 +23,7 @@ class Kind:
 
     cluster: Cluster
 
-    def up(self, *, control_plane_only: bool, addons: Collection[str], images: bool) -> None:
+    def up(self, *, control_plane_only: bool, addons: Collection[str], images: Sequence[Image]) -> None:
         if addons:
             raise ClusterError(f"{', '.join(addons)}: this comes with CLUSTER=own only")
         if self.cluster.name not in _run(self._kind(), "get", "clusters").split():
@@ -38,7 +38,7 @@ class Kind:
                     "--wait=120s",
                 )
         if images:
-            self.build_images()
+            self.build(images)
 
     def down(self) -> None:
         _stop_forwarding(self.cluster)
@@ -48,8 +48,8 @@ class Kind:
     def healthy(self) -> bool:
         return self.cluster.kubeconfig.exists() and _answers(self.cluster)
 
-    def build_images(self) -> None:
-        for image in IMAGES:
+    def build(self, images: Sequence[Image]) -> None:
+        for image in images:
             with step(f"building {image.name}"):
                 target = [f"--target={image.target}"] if image.target else []
                 file = f"--file={CLONE / image.dockerfile}"
@@ -85,13 +85,13 @@ class Current:
 
     cluster: Cluster
 
-    def up(self, *, control_plane_only: bool, addons: Collection[str], images: bool) -> None:
+    def up(self, *, control_plane_only: bool, addons: Collection[str], images: Sequence[Image]) -> None:
         context = _run(binaries.kubectl(), "config", "view", "--raw", "--minify", "--flatten")
         write(self.cluster.kubeconfig, context, mode=0o600)
         if not self.healthy():
             raise ClusterError("the cluster of your current kubectl context does not answer")
         if images:
-            self.build_images()
+            self.build(images)
 
     def down(self) -> None:
         _stop_forwarding(self.cluster)
@@ -100,8 +100,8 @@ class Current:
     def healthy(self) -> bool:
         return self.cluster.kubeconfig.exists() and _answers(self.cluster)
 
-    def build_images(self) -> None:
-        names = ", ".join(image.dev for image in IMAGES)
+    def build(self, images: Sequence[Image]) -> None:
+        names = ", ".join(image.dev for image in images)
         raise ClusterError(f"your cluster reads images from a registry: build and push {names} there yourself")
 
     def load(self, image: str) -> None:

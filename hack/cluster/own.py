@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ import binaries
 import cgroups
 import control_plane
 import gateway
-import images
+import images as node_images
 import kernel
 import metrics_server
 import namespaces
@@ -24,6 +24,7 @@ import publish
 from errors import ClusterError
 from processes import Process, recorded
 from progress import note, step
+from project_images import Image
 from root import become_root, hand_back
 from state import Cluster
 
@@ -47,7 +48,7 @@ class Own:
 
     cluster: Cluster
 
-    def up(self, *, control_plane_only: bool, addons: Collection[str], images: bool) -> None:
+    def up(self, *, control_plane_only: bool, addons: Collection[str], images: Sequence[Image]) -> None:
         if control_plane_only:
             self._up_control_plane(addons)
         else:
@@ -75,14 +76,14 @@ class Own:
                 shutil.rmtree(self.cluster.run, ignore_errors=True)
         shutil.rmtree(self.cluster.folder)
 
-    def build_images(self) -> None:
+    def build(self, images: Sequence[Image]) -> None:
         become_root()
         packages.ensure(packages.IMAGES)
-        self._load_all(project_images.build_all())
+        self._load_all(project_images.build(images))
 
     def load(self, image: str) -> None:
         self._need_node()
-        images.load(self.cluster, image)
+        node_images.load(self.cluster, image)
 
     def publish(self, service: str) -> int:
         self._need_node()
@@ -106,14 +107,14 @@ class Own:
         if "gateway" in addons:
             gateway.install_definitions(self.cluster)
 
-    def _up_with_node(self, addons: Collection[str], with_images: bool) -> None:
+    def _up_with_node(self, addons: Collection[str], images: Sequence[Image]) -> None:
         self._choose(WITH_NODE)
-        packages.ensure(packages.NODE | (packages.IMAGES if with_images else {}))
+        packages.ensure(packages.NODE | (packages.IMAGES if images else {}))
         if os.geteuid():  # what is built as a person stays that person's
             node.build()
             become_root()
         with ThreadPoolExecutor(1) as second:
-            built = second.submit(project_images.build_all) if with_images else None
+            built = second.submit(project_images.build, images) if images else None
             programs = node.build()
             self._start(programs)
             if "metrics-server" in addons:
@@ -134,7 +135,7 @@ class Own:
             cgroups.create(self.cluster)
             kernel.remember(self.cluster)
         node.start_containerd(self.cluster, programs)
-        images.load_pause(self.cluster)
+        node_images.load_pause(self.cluster)
         control_plane.start(
             self.cluster,
             programs.kubernetes,
@@ -146,7 +147,7 @@ class Own:
 
     def _load_all(self, built: dict[str, str]) -> None:
         if self._has_node():
-            images.load_all(self.cluster, built)
+            node_images.load_all(self.cluster, built)
         else:
             note(f"built, and no node to load them into: {', '.join(built)}")
 

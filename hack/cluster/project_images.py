@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,15 +50,17 @@ IMAGES = (
     Image("modelramp-server", "Dockerfile", (*_WHEEL, "requirements/server-onnx-sklearn.txt"), "server"),
     Image("modelramp-mlflow", "hack/cluster/mlflow.Dockerfile", ("requirements/mlflow.txt",)),
 )
+TEST_IMAGES = (*IMAGES, Image("modelramp-triton", "hack/cluster/triton.Dockerfile", ("requirements/triton.txt",)))
+"""With what the e2e tests need beside the demo."""
 
 
-def build_all() -> dict[str, str]:
+def build(images: Iterable[Image]) -> dict[str, str]:
     """Build what changed, as root; the tag in the store by the name that manifests use."""
     built = {}
     with store.locked():
         store.buildah("rm", "--all")  # what a killed build was working on
         base = os.environ.get("BASE_IMAGE") or _base()
-        for image in IMAGES:
+        for image in images:
             tag = built[image.dev] = f"localhost/{image.name}:{_digest(image, base)}"
             if not store.has(tag):
                 with step(f"building {image.name}"):

@@ -84,6 +84,9 @@ class FetchSettings(CommonSettings):
     address = "model_uri"
 
     model_uri: str = Field(description="what to fetch: models:/<name>/<version>, s3://..., a folder")
+    upstream: str = Field(
+        default="", description="the server that will run the model; with one it need be none that this image can load"
+    )
 
 
 class LoadSettings(CommonSettings):

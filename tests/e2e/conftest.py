@@ -21,9 +21,10 @@ import pytest
 from examples.digits import stage as stages
 from examples.digits.kube import Body
 from examples.digits.stage import Stage
-from tests.e2e.scene import REGISTRIES, Scene
+from tests.e2e.scene import REGISTRIES, RUNS_TRITON, Scene
 
 BRING_UP, LONGEST = 1800.0, 420.0
+IMAGES = "--test-images" if RUNS_TRITON else "--images"
 HERE = Path(__file__).parent
 SETTLED = HERE / "test_settled.py"
 ORDER = [
@@ -34,6 +35,7 @@ ORDER = [
     "gateway",
     "dead_man",
     "drift",
+    "triton",
     "shadow",
     "promotion",
     "takeover",
@@ -73,7 +75,7 @@ def stage(testrun_uid: str) -> Iterator[Stage]:
         if known["users"] == 0:
             folder = Path(os.environ.get("MODELRAMP_CLUSTER_DIR") or stages.ROOT / ".cluster")
             known["found_running"] = (folder / "state.json").exists()
-            known["bad"] = register_bad_models(stages.prepare(print, REGISTRIES))
+            known["bad"] = registered(stages.prepare(print, REGISTRIES, IMAGES), "bad_models")
         write(file, {**known, "users": known["users"] + 1})
     yield stages.present()
     with locked("e2e.lock") as file:
@@ -83,8 +85,9 @@ def stage(testrun_uid: str) -> Iterator[Stage]:
             stages.cluster("down")
 
 
-def register_bad_models(stage: Stage) -> dict[str, int]:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.e2e.bad_models", stage.mlflow]
+def registered(stage: Stage, module: str) -> dict[str, int]:
+    """The versions that a module of this folder makes, by name."""
+    command = [sys.executable, "-W", "ignore", "-m", f"tests.e2e.{module}", stage.mlflow]
     quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
     done = subprocess.run(command, cwd=stages.ROOT, env=quiet, check=False, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -98,6 +101,12 @@ def bad(stage: Stage, testrun_uid: str) -> dict[str, int]:
     with locked("e2e.lock") as file:
         numbers: dict[str, int] = read(file, testrun_uid)["bad"]
     return numbers
+
+
+@pytest.fixture(scope="module")
+def of_triton(stage: Stage) -> dict[str, int]:
+    """Versions that a Triton runs, by name."""
+    return registered(stage, "triton_models")
 
 
 def read(file: TextIO, run: str) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from examples.digits import stage as stages
@@ -23,12 +25,15 @@ QUICK: Body = {
     "progressDeadline": "2m",
     "scaleDownDelay": "5s",
 }
+LITTLE: Body = {"requests": {"cpu": "10m", "memory": "128Mi"}}
 UNSTEADY, OWN_PORT = "unsteady", 5001
 """A registry that is the same MLflow, at a port that can be shut without a word to other modules' objects."""
 REGISTRIES: Body = {
     **stages.REGISTRIES,
     UNSTEADY: {"uri": stages.REGISTRIES["default"]["uri"].replace("5000", str(OWN_PORT))},
 }
+RUNS_TRITON = bool(re.fullmatch(r"python3\.(9|1[0-2])", Path("/usr/bin/python3").resolve().name))
+"""Whether PyTriton's wheel has a Triton for the system's Python, which is the images' too."""
 READY = 150.0  # seconds for pods to start on a busy machine, the poll of the registry included
 RATE = 60.0  # requests a second
 
@@ -63,10 +68,9 @@ class Scene:
 
     def apply(self, rollout: Body | None = None, **scaling: Any) -> None:
         model = {"name": MODEL, "alias": self.namespace, "registry": self.registry}
-        server = {"resources": {"requests": {"cpu": "10m", "memory": "128Mi"}}}
         spec = {
             "model": model,
-            "server": server,
+            "server": self.server(),
             "scaling": scaling,
             "rollout": rollout or QUICK,
             "traffic": self.traffic(),
@@ -102,6 +106,10 @@ class Scene:
         self.move(version)
         self.apply(rollout, **scaling)
         self.world.wait(f"version {version} serves", READY, serves(version))
+
+    def server(self) -> Body:
+        """`spec.server`."""
+        return {"resources": LITTLE}
 
     def traffic(self) -> Body:
         """`spec.traffic`."""

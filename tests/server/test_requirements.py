@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from modelramp_server.model_store import environment, requirements
-from modelramp_server.model_store.fetch import local_folder
+from modelramp_server.model_store.fetch import fetch, local_folder
 from modelramp_server.runtime import mlmodel
-from modelramp_server.runtime.base import MissingPackages
-from modelramp_server.settings import ServeSettings
+from modelramp_server.runtime.base import MissingPackages, UnsupportedModel
+from modelramp_server.settings import FetchSettings, ServeSettings
 
 LISTED = "# made by a notebook\nmlflow\nnumpy>=1\nnot-a-package==1.2 # of the team\n-r more.txt\nscikit-learn==0.24.2\n"
 
@@ -80,3 +80,14 @@ def test_a_folder_is_compared_before_it_is_served(folder: Path) -> None:
     change(folder, "sklearn", code="code")
     with pytest.raises(MissingPackages, match="not-a-package"):
         local_folder(ServeSettings(model_path=str(folder), allow_code=True))
+
+
+def test_what_an_upstream_runs_need_be_nothing_that_is_loaded_here(tmp_path: Path) -> None:
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    (origin / "MLmodel").write_text("flavors: {triton: {data: digits}}\n")
+    wanted = FetchSettings(model_uri=str(origin), model_path=str(tmp_path / "model"))
+    with pytest.raises(UnsupportedModel, match="triton"):
+        fetch(wanted)
+    fetched = fetch(wanted.model_copy(update={"upstream": "http://127.0.0.1:8000"}))
+    assert (fetched / "MLmodel").is_file()

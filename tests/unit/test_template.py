@@ -19,7 +19,18 @@ def rendered(credentials: str | None = None, **server: Any) -> dict[str, Any]:
 
 
 def environment(template: dict[str, Any]) -> dict[str, str]:
-    return {e["name"]: e["value"] for e in template["spec"]["containers"][0]["env"]}
+    return values(template["spec"]["containers"][0])
+
+
+def values(container: dict[str, Any]) -> dict[str, str]:
+    return {e["name"]: e["value"] for e in container["env"]}
+
+
+def upstream(template: dict[str, Any]) -> dict[str, Any]:
+    """The container, which is begun last of those before the server."""
+    container: dict[str, Any] = template["spec"]["initContainers"][-1]
+    assert container["name"] == "upstream"
+    return container
 
 
 @pytest.mark.parametrize(
@@ -43,8 +54,8 @@ def test_a_setting_reaches_the_server(server: dict[str, Any], name: str, value: 
 
 
 def test_a_variable_of_the_users_can_name_those_before_it() -> None:
-    upstream = {"name": "UPSTREAM", "value": "http://triton:8000/v2/models/digits/versions/$(MODEL_VERSION)"}
-    names = list(environment(rendered(env=[upstream])))
+    variable = {"name": "UPSTREAM", "value": "http://triton:8000/v2/models/digits/versions/$(MODEL_VERSION)"}
+    names = list(environment(rendered(env=[variable])))
     assert names.index("MODEL_VERSION") < names.index("UPSTREAM"), "Kubernetes fills in what stands before"
 
 
@@ -86,6 +97,59 @@ def test_only_the_serving_container_has_the_gpu() -> None:
     spec = rendered(gpu={"count": 2}, resources={"limits": {"memory": "1Gi"}})["spec"]
     assert spec["containers"][0]["resources"]["limits"] == {"memory": "1Gi", "nvidia.com/gpu": 2}
     assert spec["initContainers"][0]["resources"]["limits"] == {"memory": "1Gi"}
+
+
+def test_an_upstream_begins_after_fetch_and_ends_after_the_server() -> None:
+    template = rendered(upstream={"image": "triton:2", "args": ["--model-repository=$(MODEL_PATH)"]})
+    assert [container["name"] for container in template["spec"]["initContainers"]] == ["fetch", "upstream"]
+    container = upstream(template)
+    assert container["restartPolicy"] == "Always", "a native sidecar: Kubernetes ends it when the server has ended"
+    assert (container["image"], container["args"]) == ("triton:2", ["--model-repository=$(MODEL_PATH)"])
+    assert values(container)["MODEL_PATH"] == "/models/model"
+    assert not {"command", "livenessProbe", "readinessProbe"} & container.keys()
+    assert "upstream" not in [container["name"] for container in rendered()["spec"]["initContainers"]]
+
+
+def test_an_upstream_sees_the_model_and_no_secrets() -> None:
+    secret = {"name": "KEY", "value": "of the store"}
+    own = {"name": "OMP_NUM_THREADS", "value": "1"}
+    template = rendered("mlflow", env=[secret], upstream={"image": "triton:2", "env": [own]})
+    container, server = upstream(template), template["spec"]["containers"][0]
+    assert values(container).keys() == {
+        "MODEL_PATH", "MODEL_NAME", "MODEL_VERSION", "MODEL_REVISION", "OMP_NUM_THREADS"
+    }  # fmt: skip
+    assert "envFrom" not in container and "OMP_NUM_THREADS" not in values(server)
+    assert container["securityContext"] == server["securityContext"]
+    assert {"name": "model", "mountPath": "/models", "readOnly": True} in container["volumeMounts"]
+    assert "traffic" not in [mount["name"] for mount in container["volumeMounts"]]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "address"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"port": 9000}, "http://127.0.0.1:9000"),
+        (
+            {"path": "/v2/models/net/versions/$(MODEL_VERSION)"},
+            "http://127.0.0.1:8000/v2/models/net/versions/$(MODEL_VERSION)",
+        ),
+    ],
+)
+def test_fetch_and_server_are_told_where_the_upstream_is(chosen: dict[str, Any], address: str) -> None:
+    spec = rendered(upstream={"image": "triton:2", **chosen})["spec"]
+    for container in (spec["initContainers"][0], spec["containers"][0]):
+        names = list(values(container))
+        assert values(container)["UPSTREAM"] == address
+        assert names.index("MODEL_VERSION") < names.index("UPSTREAM"), "Kubernetes fills in what stands before"
+
+
+def test_an_upstream_has_the_gpu_and_resources_of_its_own() -> None:
+    own = {"image": "triton:2", "resources": {"limits": {"memory": "8Gi"}}}
+    template = rendered(gpu={"count": 1}, resources={"limits": {"memory": "1Gi"}}, upstream=own)
+    assert upstream(template)["resources"] == {"limits": {"memory": "8Gi", "nvidia.com/gpu": 1}}
+    assert template["spec"]["containers"][0]["resources"] == {"limits": {"memory": "1Gi"}}
+    bare = upstream(rendered(upstream={"image": "triton:2"}))
+    assert bare["resources"]["requests"], "an autoscaler needs those of every container"
 
 
 def test_the_grace_period_outlasts_the_slowest_request() -> None:

@@ -21,6 +21,7 @@ def pod(
     *,
     server: Object | None = None,
     fetch: Object | None = None,
+    upstream: Object | None = None,
     conditions: dict[str, tuple[str, str]] | None = None,
     **status: Any,
 ) -> Object:
@@ -33,7 +34,9 @@ def pod(
         "status": {
             "phase": "Running",
             "conditions": written,
-            "initContainerStatuses": [{"name": "fetch", **fetch}] if fetch else [],
+            "initContainerStatuses": [
+                {"name": name, **told} for name, told in (("fetch", fetch), ("upstream", upstream)) if told
+            ],
             "containerStatuses": [{"name": "server", **server}] if server else [],
             **status,
         },
@@ -63,6 +66,9 @@ NO_FAULT = {
     "died once, runs again": pod(server={"state": RUNNING, "lastState": end(), "restartCount": 1}),
     "ready again after crashes": pod(
         server={"state": RUNNING, "lastState": end(), "restartCount": 9}, conditions={"Ready": ("True", "")}
+    ),
+    "the upstream died once, runs again": pod(
+        upstream={"state": RUNNING, "lastState": end(), "restartCount": 1}, server={"state": RUNNING}
     ),
     "scheduled": pod(conditions={"PodScheduled": ("True", "")}),
     "starting": pod(server=waiting("ContainerCreating")),
@@ -117,6 +123,38 @@ FAULTS = {
     "says something that is not the contract's": (
         pod(server={"state": BACK_OFF, "lastState": end("Segmentation fault"), "restartCount": 2}),
         ("CrashLoop", "the server died 2 times, the last time with exit code 1 (Error); read its log", True),
+    ),
+    "the upstream crashes again and again": (
+        pod(
+            upstream={"state": BACK_OFF, "lastState": end("it writes what it likes"), "restartCount": 3},
+            server={"state": RUNNING},
+            conditions={"Ready": ("False", "ContainersNotReady")},
+        ),
+        ("CrashLoop", "the upstream died 3 times, the last time with exit code 1 (Error); read its log", True),
+    ),
+    "what the upstream says is not the contract's": (
+        pod(upstream={"state": BACK_OFF, "lastState": end(said("RegistryUnavailable")), "restartCount": 2}),
+        ("CrashLoop", "the upstream died 2 times, the last time with exit code 1 (Error); read its log", True),
+    ),
+    "the upstream eats all its memory": (
+        pod(upstream={"state": RUNNING, "lastState": end(code=137, reason="OOMKilled"), "restartCount": 2}),
+        (
+            "OOMKilled",
+            "the upstream died 2 times, the last time with exit code 137 (OOMKilled); "
+            "raise the memory limit in spec.server.upstream.resources",
+            True,
+        ),
+    ),
+    "the upstream's image is missing": (
+        pod(upstream=waiting("ImagePullBackOff", "not found"), server=waiting("PodInitializing")),
+        ("ImagePullBackOff", "upstream: not found", False),
+    ),
+    "the server says more than that its upstream crashes": (
+        pod(
+            upstream={"state": BACK_OFF, "lastState": end(), "restartCount": 2},
+            server={"state": end(said("WarmupFailed"))},
+        ),
+        ("WarmupFailed", "what, where, what to do", True),
     ),
     "no such image": (
         pod(fetch=waiting("ErrImagePull", "not found"), server=waiting("PodInitializing")),

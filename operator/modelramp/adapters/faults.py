@@ -12,7 +12,8 @@ from modelramp.domain.world import Fault
 from modelramp.ports import Object
 
 MODELS_OWN = frozenset({"LoadFailed", "WarmupFailed"})
-CRASHES = 2  # times that the server must have died before it is a habit
+CRASHES = 2  # times that a container must have died before it is a habit
+RESOURCES = {"server": "spec.server.resources", "upstream": "spec.server.upstream.resources"}
 LONGEST_MESSAGE = 500
 LONGEST_REASON = 64
 
@@ -44,12 +45,14 @@ def pod_fault(pod: Object) -> Fault | None:
         return None
     fetch = _named(status.get("initContainerStatuses", ()), "fetch")
     server = _named(status.get("containerStatuses", ()), "server")
+    upstream = _named(status.get("initContainerStatuses", ()), "upstream")
     containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     return (
         _lost(status, conditions)
         or _not_started(containers)
         or (_fetch_failed(fetch) if fetch else None)
         or (_server_failed(server) if server else None)
+        or (_crashes(upstream) if upstream else None)
     )
 
 
@@ -95,19 +98,26 @@ def _fetch_failed(container: dict[str, Any]) -> Fault | None:
 
 def _server_failed(container: dict[str, Any]) -> Fault | None:
     end = _last_end(container)
-    if end is None:
-        return None
-    said = _said(end)
+    said = _said(end) if end else None
     if said is not None:
         reason, message = said
         return Fault(reason, message, models_own=reason in MODELS_OWN)
+    return _crashes(container)
+
+
+def _crashes(container: dict[str, Any]) -> Fault | None:
+    """A container that runs the model dies again and again."""
+    end = _last_end(container)
+    if end is None:
+        return None
     restarts = container.get("restartCount", 0)
     backing_off = container.get("state", {}).get("waiting", {}).get("reason") == "CrashLoopBackOff"
     if not backing_off and restarts < CRASHES:
         return None
     starved = end.get("reason") == "OOMKilled"
-    remedy = "raise the memory limit in spec.server.resources" if starved else "read its log"
-    message = f"the server died {max(restarts, 1)} times, the last time with {_how(end)}; {remedy}"
+    name = container["name"]
+    remedy = f"raise the memory limit in {RESOURCES[name]}" if starved else "read its log"
+    message = f"the {name} died {max(restarts, 1)} times, the last time with {_how(end)}; {remedy}"
     return Fault("OOMKilled" if starved else "CrashLoop", message, models_own=True)
 
 

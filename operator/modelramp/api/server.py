@@ -54,8 +54,41 @@ class Limits(ApiModel):
 
 _NAME: dict[str, Any] = {"type": "string", "maxLength": 63}
 _PATH: dict[str, Any] = {"type": "string", "maxLength": 253, "pattern": "^/"}
+Words = Annotated[list[str], Field(max_length=100)]
 Volumes = Annotated[list[dict[str, Any]], WithJsonSchema(open_list(20, name=_NAME))]
 VolumeMounts = Annotated[list[dict[str, Any]], WithJsonSchema(open_list(20, name=_NAME, mountPath=_PATH))]
+
+
+class Upstream(ApiModel):
+    """Another inference server, such as Triton, which runs the model beside ours in the same pod."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.port) || !(self.port in [8080, 8081])",
+                "spec.server.upstream.port: 8080 and 8081 are the server's own ports in that pod; choose another",
+            )
+        )
+    )
+
+    image: str = Field(min_length=1, description="Its image; it must run as any user, with a read-only root.")
+    command: Words | None = Field(None, description="The image's entrypoint if absent.")
+    args: Words | None = Field(
+        None, description="$(MODEL_PATH), $(MODEL_NAME), $(MODEL_VERSION) and $(MODEL_REVISION) are filled in."
+    )
+    env: OpenList | None = Field(None, description="Extra environment; that of spec.server.env is not its.")
+    port: int | None = Field(
+        None, ge=1, le=65535, description="Where it answers V2 REST; 8000 if absent. It may listen on loopback alone."
+    )
+    path: str | None = Field(
+        None,
+        max_length=500,
+        pattern="^/v2/models/[^/]+(/versions/[^/]+)?$",
+        description="The model's path there, as /v2/models/digits/versions/1; by the model's name if absent.",
+    )
+    resources: OpenObject | None = Field(
+        None, description="Container resources; the GPUs of spec.server.gpu are added to them."
+    )
 
 
 class Server(ApiModel):
@@ -77,6 +110,11 @@ class Server(ApiModel):
                 "!m.mountPath.matches('^/(models|tmp|etc/modelramp)(/|$)'))",
                 "spec.server.volumeMounts: /models, /tmp and /etc/modelramp are the pod's own folders",
             ),
+            (
+                "!has(self.upstream) || !(has(self.runtime) || has(self.device) || has(self.batching))",
+                "spec.server.runtime, device and batching are of a model that the server runs itself: with "
+                "spec.server.upstream leave them out, and configure the upstream",
+            ),
         )
     )
 
@@ -84,12 +122,15 @@ class Server(ApiModel):
     runtime: Runtime | None = Field(None, description="Runtime to insist on; else chosen from the MLmodel file.")
     device: Device | None = None
     resources: OpenObject | None = Field(None, description="Container resources: requests and limits.")
-    gpu: Gpu | None = None
+    gpu: Gpu | None = Field(None, description="For the container that runs the model.")
     batching: Batching | None = None
     limits: Limits | None = None
     warmup: int | None = Field(None, ge=1, le=1000, description="Forwards before a pod is ready.")
     grpc: bool | None = Field(None, description="Serve V2 gRPC too: port 8081 of the pods and of the Service.")
-    env: OpenList | None = Field(None, description="Extra environment of the pod's containers.")
+    env: OpenList | None = Field(None, description="Extra environment of the containers fetch and server.")
+    upstream: Upstream | None = Field(
+        None, description="Another server in the pod that runs the model; ours stands before it, over loopback."
+    )
     volumes: Volumes | None = Field(None, description="Extra volumes of the pod, as in a pod's spec.")
     volume_mounts: VolumeMounts | None = Field(
         None, description="Where its containers see them: fetch and server both."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from modelramp.api.server import Device, Runtime, Server
+from modelramp.api.server import Device, Gpu, Runtime, Server, Upstream
 from modelramp.desired.meta import GRPC, GRPC_PORT, PORT, SPLIT_ANNOTATION, Body, Owner
 from modelramp.domain.world import ModelVersion
 
@@ -14,6 +14,7 @@ DEFAULT_TIMEOUT = timedelta(seconds=30)  # the server's own
 DRAIN_SECONDS = 5
 GRACE_MARGIN_SECONDS = 15
 DEFAULT_RESOURCES: Body = {"requests": {"cpu": "100m", "memory": "256Mi"}}
+UPSTREAM_PORT = 8000  # Triton's own default
 TRAFFIC_DIRECTORY = "/etc/modelramp/traffic"
 
 
@@ -46,6 +47,8 @@ def pod_template(
         "containers": [_serve(owner, image, model, server, revision)],
         "volumes": [*_volumes(), *(server.volumes or [])],
     }
+    if server.upstream:
+        spec["initContainers"].append(_upstream(server.upstream, model, server.gpu, revision))
     for field in ("node_selector", "tolerations", "affinity", "image_pull_secrets", "service_account_name"):
         if (value := getattr(server, field)) is not None:
             spec[_camel(field)] = value
@@ -92,15 +95,21 @@ def _security() -> Body:
     }
 
 
-def _identity_env(model: ModelVersion, server: Server, revision: str) -> dict[str, str]:
-    env = {
+def _identity_env(model: ModelVersion, revision: str) -> dict[str, str]:
+    return {
         "MODEL_PATH": "/models/model",
         "MODEL_NAME": model.name,
         "MODEL_VERSION": str(model.version),
         "MODEL_REVISION": revision,
     }
+
+
+def _model_env(model: ModelVersion, server: Server, revision: str) -> dict[str, str]:
+    env = _identity_env(model, revision)
     if server.runtime not in (None, Runtime.AUTO):
         env["MODEL_RUNTIME"] = str(server.runtime)
+    if upstream := server.upstream:
+        env["UPSTREAM"] = f"http://127.0.0.1:{upstream.port or UPSTREAM_PORT}{upstream.path or ''}"
     return env
 
 
@@ -115,14 +124,14 @@ def _fetch(
         "MLFLOW_TRACKING_URI": rendering.registry_uri,
         "MODEL_URI": f"models:/{model.name}/{model.version}",
         "MODEL_DIGEST": model.digest,
-        **_identity_env(model, server, revision),
+        **_model_env(model, server, revision),
     }
     container: Body = {
         "name": "fetch",
         "image": image,
         "args": ["fetch"],
         "env": [*_environment({name: value for name, value in env.items() if value}), *(server.env or [])],
-        "resources": _resources(server, gpu=False),  # no more than the server: a pod is scheduled by the larger
+        "resources": _resources(server.resources),  # no more than the server: a pod is scheduled by the larger
         "securityContext": _security(),
         "volumeMounts": [
             {"name": "model", "mountPath": "/models"},
@@ -137,7 +146,7 @@ def _fetch(
 
 def _serve(owner: Owner, image: str, model: ModelVersion, server: Server, revision: str) -> Body:
     env = {
-        **_identity_env(model, server, revision),
+        **_model_env(model, server, revision),
         **_serving_env(server),
         "TRAFFIC_FILE": f"{TRAFFIC_DIRECTORY}/split",
         "CANDIDATE_URL": f"http://{owner.name}-{{revision}}.{owner.namespace}.svc:{PORT}",
@@ -153,7 +162,7 @@ def _serve(owner: Owner, image: str, model: ModelVersion, server: Server, revisi
         "args": ["serve"],
         "env": [*_environment(env), *(server.env or [])],
         "ports": ports,
-        "resources": _resources(server, gpu=True),
+        "resources": _resources(server.resources, None if server.upstream else server.gpu),
         "securityContext": _security(),
         "readinessProbe": {"httpGet": ready, "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 3},
         "livenessProbe": {
@@ -172,6 +181,28 @@ def _serve(owner: Owner, image: str, model: ModelVersion, server: Server, revisi
     }
 
 
+def _upstream(upstream: Upstream, model: ModelVersion, gpu: Gpu | None, revision: str) -> Body:
+    """A native sidecar (KEP-753), which begins when fetch is done and ends after the server. Of two plain containers
+    both would get SIGTERM at once, and the server, which answers on while it drains, would have nobody to ask.
+
+    Without probes: it may listen on loopback alone, where the kubelet does not reach it, and the server, which is not
+    ready unless the upstream is, asks it every second.
+    """
+    container: Body = {
+        "name": "upstream",
+        "image": upstream.image,
+        "restartPolicy": "Always",
+        "env": [*_environment(_identity_env(model, revision)), *(upstream.env or [])],
+        "resources": _resources(upstream.resources, gpu),
+        "securityContext": _security(),
+        "volumeMounts": [
+            {"name": "model", "mountPath": "/models", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+    return container | upstream.model_dump(include={"command", "args"}, exclude_none=True)
+
+
 def _serving_env(server: Server) -> dict[str, str]:
     batching, limits = server.batching, server.limits
     chosen = {
@@ -187,8 +218,8 @@ def _serving_env(server: Server) -> dict[str, str]:
     return {name: str(value) for name, value in chosen.items() if value is not None}
 
 
-def _resources(server: Server, *, gpu: bool) -> Body:
-    resources: Body = dict(server.resources) if server.resources else dict(DEFAULT_RESOURCES)
-    if server.gpu and gpu:
-        resources["limits"] = {**resources.get("limits", {}), "nvidia.com/gpu": server.gpu.count}
+def _resources(chosen: Body | None, gpu: Gpu | None = None) -> Body:
+    resources: Body = dict(chosen or DEFAULT_RESOURCES)
+    if gpu:
+        resources["limits"] = {**resources.get("limits", {}), "nvidia.com/gpu": gpu.count}
     return resources

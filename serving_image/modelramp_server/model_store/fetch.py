@@ -35,7 +35,8 @@ def fetch(settings: FetchSettings) -> Path:
         with locks.exclusive(target.lock, str(target.folder)):
             manifest = _place(target, wanted, settings)
     log.info("%s is at %s, %s", wanted.uri, target.folder, manifest.digest)
-    requirements.check(mlmodel.read(target.folder), settings.model_runtime, settings.allow_code)
+    if not settings.upstream:
+        requirements.check(mlmodel.read(target.folder), settings.model_runtime, settings.allow_code)
     return target.folder
 
 
