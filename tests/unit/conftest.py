@@ -1,4 +1,4 @@
-"""No test here speaks TLS to anybody: a client of the API server need not read all of the system's certificates first."""
+"""No test here speaks TLS: a client of the API server need not read the certificates of the system first."""
 
 import os
 
