@@ -50,7 +50,7 @@ study: setup ## Measure the statistics in all worlds: writes the tables and the 
 	$(PY) -m tests.simulation.study
 
 server: setup ## Test the serving image's server: real ASGI, real clients
-	.venv/bin/pytest tests/server
+	.venv/bin/pytest --numprocesses=3 --dist=loadfile tests/server
 
 server-torch: .venv-torch/.ready ## Test the server's torch and Keras runtimes, in a venv that has them
 	.venv-torch/bin/python -m pytest tests/server/test_formats.py tests/server/test_torch.py tests/server/test_keras.py \
@@ -69,7 +69,7 @@ server-clients: .venv-clients/.ready ## Test the server with KServe's client and
 	hack/overlay.sh .venv-clients requirements/clients.txt
 
 integration: setup ## Test against a real API server, etcd and controllers
-	.venv/bin/pytest tests/integration
+	.venv/bin/pytest --numprocesses=3 tests/integration
 
 e2e: setup ## Test on a real node, under constant traffic
 	.venv/bin/pytest --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/e2e
