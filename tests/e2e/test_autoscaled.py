@@ -1,4 +1,4 @@
-"""A promotion at ten replicas, under an autoscaler that agrees with ten: never fewer pods behind the Service."""
+"""A promotion at six replicas, under an autoscaler that agrees with six: never fewer pods behind the Service."""
 
 import threading
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from examples.digits.names import OBJECT
 from examples.digits.story import serves
 from tests.e2e.scene import QUICK, READY, Scene
 
-SIZE = 10
-START = 300.0  # seconds for ten pods on a small machine
+SIZE = 6
+START = 300.0  # seconds for six pods on a small machine
 # One percent of 10m: any traffic at all asks for more pods than there may be.
 BUSY: Body = {
     "type": "Resource",
@@ -54,14 +54,14 @@ def wants(scene: Scene) -> int:
 
 
 @pytest.mark.timeout(1200)
-def test_ten_pods_stay_ten(scene: Scene) -> None:
+def test_six_pods_stay_six(scene: Scene) -> None:
     stages.cluster("up", "--with", "metrics-server")
     scene.move(1)
     scene.apply(ROLLOUT, minReplicas=SIZE, maxReplicas=SIZE, metrics=[BUSY])
     scene.world.wait("version 1 serves", START, serves(1))
     with scene.clients():
         scene.apply(ROLLOUT, minReplicas=2, maxReplicas=SIZE, metrics=[BUSY])
-        wait("the autoscaler to want ten by itself", START, lambda: wants(scene) == SIZE, pause=1.0)
+        wait("the autoscaler to want six by itself", START, lambda: wants(scene) == SIZE, pause=1.0)
         scene.move(2)
         scene.world.wait("version 2 in hand", READY, lambda s: s.candidate is not None)
         with smallest(scene) as seen:
