@@ -50,13 +50,13 @@ study: setup ## Measure the statistics in all worlds: writes the tables and the 
 	$(PY) -m tests.simulation.study
 
 server: setup ## Test the serving image's server: real ASGI, real clients
-	.venv/bin/pytest tests/server
+	.venv/bin/pytest --numprocesses=3 --dist=loadfile tests/server
 
 server-torch: .venv-torch/.ready ## Test the server's torch and Keras runtimes, in a venv that has them
 	.venv-torch/bin/python -m pytest tests/server/test_formats.py tests/server/test_torch.py tests/server/test_keras.py \
 	    tests/server/test_devices.py
 .venv-torch/.ready: .venv/.ready requirements/torch.txt hack/torch.sh hack/overlay.sh
-	hack/torch.sh
+	hack/overlay.sh .venv-torch requirements/torch.txt hack/torch.sh
 
 server-triton: .venv-triton/.ready ## Test the server before a real Triton
 	.venv/bin/pytest tests/server/test_triton.py
@@ -67,22 +67,21 @@ server-clients: .venv-clients/.ready ## Test the server with KServe's client and
 	.venv-clients/bin/python -m pytest tests/server/test_kserve_client.py tests/server/test_object_stores.py
 .venv-clients/.ready: .venv/.ready requirements/clients.txt hack/overlay.sh
 	hack/overlay.sh .venv-clients requirements/clients.txt
-	touch $@
 
 integration: setup ## Test against a real API server, etcd and controllers
-	.venv/bin/pytest tests/integration
+	.venv/bin/pytest --numprocesses=3 tests/integration
 
 e2e: setup ## Test on a real node, under constant traffic
 	.venv/bin/pytest --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/e2e
 
 # Tiers with real clocks come first, one at a time, while the cluster for e2e comes up; most of e2e waits for the lock that
 # they hold (tests/e2e/conftest.py). Tiers that know no clock take the processor time that all of these leave.
-test: setup .venv-triton/.ready ## All tiers
+test: setup .venv-triton/.ready .venv-torch/.ready .venv-clients/.ready ## All tiers
 	mkdir -p .demo
 	$(MAKE) --no-print-directory --jobs=3 --output-sync=line timed e2e untimed
 
 timed:
-	flock --close .demo/e2e.turn env -u MAKEFLAGS $(MAKE) --no-print-directory integration server server-clients
+	flock --close .demo/e2e.turn env -u MAKEFLAGS $(MAKE) --no-print-directory integration server server-torch server-clients
 
 untimed: export PYTEST_TIMEOUT = 1800
 untimed:

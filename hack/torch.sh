@@ -1,19 +1,16 @@
 #!/usr/bin/env bash
-# Makes .venv-torch: .venv with torch and Keras laid over it, for the tests of their runtimes on a machine without a GPU.
-# PyPI's torch for Linux is built for CUDA and brings 3 GB of it. Here it gets the three small libraries that it calls
-# without a GPU, and stand-ins for the others, in which every function answers with an error. Not for serving.
+# torch.sh PACKAGES: completes torch and Keras in that folder, for the tests of their runtimes on a machine without a
+# GPU. PyPI's torch for Linux is built for CUDA and brings 3 GB of it. Here it gets the three small libraries that it
+# calls without a GPU, and stand-ins for the others, in which every function answers with an error. Not for serving.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-python=.venv-torch/bin/python
+packages=$1
 if ! command -v gcc nm >/dev/null; then
     echo "torch: installing gcc"
     sudo=$([ "$(id -u)" = 0 ] || echo sudo)
     $sudo apt-get update -q && $sudo apt-get install -qy --no-install-recommends gcc libc6-dev binutils
 fi
-hack/overlay.sh .venv-torch requirements/torch.txt
-packages=$($python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-
 symbols=$(mktemp -d)
 trap 'rm -rf "$symbols"' EXIT
 # LIBRARY VERSION PATTERN: a library, the version its symbols carry, and what they are called where they carry none.
@@ -32,5 +29,4 @@ done
 stand_in libcusparseLt.so.0 libcusparseLt.so.0 cusparseLt
 stand_in libnccl.so.2 libnccl.so.2 nccl
 stand_in libnvshmem_host.so.3 NVSHMEM '#'
-$python -c 'import torch'
-touch .venv-torch/.ready
+PYTHONPATH=$packages .venv/bin/python -c "import torch"

@@ -6,21 +6,19 @@ marked `alone`, which takes the operator away, waits until the others are done; 
 are that are marked `steady`.
 """
 
-import fcntl
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
 
 import pytest
 
 from examples.digits import stage as stages
 from examples.digits.kube import Body
 from examples.digits.stage import Stage
+from tests import together
 from tests.e2e.scene import REGISTRIES, RUNS_TRITON, Scene
 
 BRING_UP, LONGEST = 1800.0, 420.0
@@ -58,31 +56,27 @@ def place(module: str) -> int:
     return ORDER.index(module) if module in ORDER else len(ORDER)
 
 
-@contextmanager
-def locked(name: str, mode: int = fcntl.LOCK_EX) -> Iterator[TextIO]:
-    """A file that processes share, open for as long as it is locked."""
-    stages.OUTCOME.mkdir(exist_ok=True)
-    with (stages.OUTCOME / name).open("a+") as file:
-        fcntl.flock(file, mode)
-        file.seek(0)
-        yield file
+@pytest.fixture(scope="session")
+def _set(testrun_uid: str) -> Iterator[together.Known]:
+    with together.shared(stages.OUTCOME / "e2e.lock", testrun_uid, begin, end) as known:
+        yield known
+
+
+def begin() -> together.Known:
+    folder = Path(os.environ.get("MODELRAMP_CLUSTER_DIR") or stages.ROOT / ".cluster")
+    found_running = (folder / "state.json").exists()
+    stage = stages.prepare(print, REGISTRIES, IMAGES)
+    return {"found_running": found_running, "bad": registered(stage, "bad_models")}
+
+
+def end(known: together.Known) -> None:
+    if not known["found_running"]:
+        stages.cluster("down")
 
 
 @pytest.fixture(scope="session")
-def stage(testrun_uid: str) -> Iterator[Stage]:
-    with locked("e2e.lock") as file:
-        known = read(file, testrun_uid)
-        if known["users"] == 0:
-            folder = Path(os.environ.get("MODELRAMP_CLUSTER_DIR") or stages.ROOT / ".cluster")
-            known["found_running"] = (folder / "state.json").exists()
-            known["bad"] = registered(stages.prepare(print, REGISTRIES, IMAGES), "bad_models")
-        write(file, {**known, "users": known["users"] + 1})
-    yield stages.present()
-    with locked("e2e.lock") as file:
-        known = read(file, testrun_uid)
-        write(file, {**known, "users": known["users"] - 1})
-        if known["users"] == 1 and not known["found_running"]:
-            stages.cluster("down")
+def stage(_set: together.Known) -> Stage:
+    return stages.present()
 
 
 def registered(stage: Stage, module: str) -> dict[str, int]:
@@ -96,10 +90,9 @@ def registered(stage: Stage, module: str) -> dict[str, int]:
 
 
 @pytest.fixture(scope="session")
-def bad(stage: Stage, testrun_uid: str) -> dict[str, int]:
+def bad(_set: together.Known) -> dict[str, int]:
     """Versions that only live requests show to be bad, by name."""
-    with locked("e2e.lock") as file:
-        numbers: dict[str, int] = read(file, testrun_uid)["bad"]
+    numbers: dict[str, int] = _set["bad"]
     return numbers
 
 
@@ -109,29 +102,13 @@ def of_triton(stage: Stage) -> dict[str, int]:
     return registered(stage, "triton_models")
 
 
-def read(file: TextIO, run: str) -> dict[str, Any]:
-    """Who uses the stage. What another run has left behind counts for nothing."""
-    known = json.loads(file.read() or "{}")
-    return known if known.get("run") == run else {"run": run, "users": 0}
-
-
-def write(file: TextIO, known: dict[str, Any]) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(json.dumps(known))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _turn(request: pytest.FixtureRequest, stage: Stage) -> Iterator[None]:
     """Beside others, or alone. The settled object stands whatever others do."""
     if request.path == SETTLED:
         yield
         return
-    marks = {mark.name for mark in request.node.iter_markers()}
-    with ExitStack() as stack:
-        stack.enter_context(locked("e2e.turn", fcntl.LOCK_EX if "alone" in marks else fcntl.LOCK_SH))
-        if marks & {"kills", "steady"}:
-            stack.enter_context(locked("e2e.steady", fcntl.LOCK_EX if "kills" in marks else fcntl.LOCK_SH))
+    with together.turn(stages.OUTCOME, "e2e", together.marks(request)):
         yield
 
 

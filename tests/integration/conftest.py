@@ -1,4 +1,8 @@
-"""A real API server, etcd and controllers for the session; a namespace per test; the operator's own account."""
+"""A real API server, etcd and controllers for the session; a namespace per test; the operator's own account.
+
+Three processes (pytest-xdist) share it. One runs what needs the one Lease of operators or MLflow's server, one the
+operators that are killed, one all the rest.
+"""
 
 import asyncio
 import os
@@ -10,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from modelramp.adapters.cache import Cache
 from modelramp.adapters.clock import SystemClock
@@ -18,22 +23,55 @@ from modelramp.adapters.kube_api import KubeApi, path_of
 from modelramp.adapters.lease import LEASE
 from modelramp.adapters.observe import OWNER
 from modelramp.ports import Key, Object
+from tests import together
 from tests.integration.engine_here import filled
 from tests.integration.mlflow_server import MODELS, SENDS_WEBHOOKS, MlflowServer, running
 from tests.integration.operator_process import NAME, NAMESPACE, Launcher
 
+HERE = Path(__file__).parent
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "hack" / "cluster" / "cluster.py"
 FOLDER = ROOT / ".cluster-integration"
+LOCKS = ROOT / ".demo"
 TLS_GOODBYE = 0.1  # aiohttp ends TLS connections in the background ("Graceful Shutdown" in its documentation)
 BRING_UP_SECONDS = 1500.0  # the first time on a machine, Kubernetes is compiled
 
 
+LINES = {
+    "killed": ["killed_at_every_write", "gateway", "previous_release"],
+    "operators": [
+        "alias_to_candidate",
+        "mlflow_registry",
+        "registry_webhooks",
+        "registry_credentials",
+        "lease",
+        "process",
+        "leadership",
+        "namespaced",
+    ],
+}
+"""By the process that runs them, modules in that order; those marked `alone` stand last, as they wait for others."""
+PLACES = {f"test_{module}": (line, at) for line, modules in LINES.items() for at, module in enumerate(modules)}
+REST = "rest", 0
+
+
+class ByLine(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return PLACES.get(Path(nodeid.split("::")[0]).stem, REST)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByLine:
+    return ByLine(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test here waits for the control plane."""
-    here = [item for item in items if Path(__file__).parent in item.path.parents]
-    for item in here[:1]:
-        item.add_marker(pytest.mark.timeout(BRING_UP_SECONDS))
+    """The first test of a module waits for the control plane, and for its turn."""
+    items.sort(key=lambda item: PLACES.get(item.path.stem, REST))
+    begun: set[Path] = set()
+    for item in items:
+        if HERE in item.path.parents and item.path not in begun:
+            item.add_marker(pytest.mark.timeout(BRING_UP_SECONDS), append=False)
+            begun.add(item.path)
 
 
 def cluster(*arguments: str, check: bool = True, stdin: str | None = None) -> str:
@@ -51,16 +89,30 @@ def kubectl(*arguments: str, stdin: str | None = None) -> str:
 
 
 @pytest.fixture(scope="session")
-def admin_kubeconfig() -> Iterator[Path]:
+def admin_kubeconfig(testrun_uid: str) -> Iterator[Path]:
     """The control plane, with the CRD and the operator's account in it. One that ran already is left running."""
+    with together.shared(LOCKS / "integration.lock", testrun_uid, begin, end):
+        yield FOLDER / "kubeconfig"
+
+
+def begin() -> together.Known:
     found_running = (FOLDER / "state.json").exists()
     cluster("up", "--control-plane-only")
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "config" / "install.yaml"))
     kubectl("wait", "--for=condition=Established", "crd/modeldeployments.modelramp.dev", "--timeout=30s")
     kubectl("-n", "modelramp-system", "scale", "deployment/modelramp-operator", "--replicas=0")
-    yield FOLDER / "kubeconfig"
-    if not found_running:
+    return {"found_running": found_running}
+
+
+def end(known: together.Known) -> None:
+    if not known["found_running"]:
         cluster("down")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _turn(request: pytest.FixtureRequest) -> Iterator[None]:
+    with together.turn(LOCKS, "integration", together.marks(request)):
+        yield
 
 
 @pytest.fixture(scope="session")

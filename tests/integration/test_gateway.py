@@ -25,6 +25,8 @@ from tests.integration.conftest import CreateOwner, cluster, kubectl
 from tests.integration.stand_in_node import StandInNode
 from tests.integration.test_kube import HASH, eventually, owner_of, revision
 
+pytestmark = pytest.mark.alone  # kinds come and go
+
 PARENT = {"name": "public", "namespace": "edge"}
 TRAFFIC: dict[str, Any] = {"gateway": {"parentRefs": [PARENT], "hostnames": ["a.test"]}}
 OTHER = "00c0ffee"

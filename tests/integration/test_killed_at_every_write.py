@@ -29,7 +29,9 @@ from tests.integration.doomed_operator import Doom, FastClock
 from tests.integration.stand_in_metrics import StandInMetrics
 from tests.integration.stand_in_node import StandInNode
 
-STRIDE = 8  # of the writes at which one life is killed
+pytestmark = pytest.mark.kills
+
+STRIDE = 4  # of the writes at which one life is killed
 TOGETHER = 8  # lives
 QUIET_PASSES = 4
 SETTLE_SECONDS = 60.0

@@ -18,7 +18,7 @@ from modelramp.engine.leader import LeaseTimes
 from tests.integration.conftest import CreateOwner
 from tests.integration.operator_process import Launcher, Operator, holder, shown_on_failure, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.steady]
 
 TAKEOVER = timedelta(seconds=20)
 HAND_OVER = timedelta(seconds=2)

@@ -21,7 +21,9 @@ from tests.integration.mlflow_server import MlflowServer
 from tests.integration.operator_process import ROOT, Launcher, shown_on_failure, until
 from tests.integration.stand_in_node import StandInNode
 
-pytestmark = pytest.mark.timeout(900)  # the first time on a machine, helm is compiled; MLflow takes its time to start
+# The first time on a machine, helm is compiled; MLflow takes its time to start.
+# Alone, as it asks what the API server refused anybody.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.alone]
 
 MODEL = "model-0103"
 

@@ -31,6 +31,8 @@ from tests.integration.stand_in_metrics import VirtualClock
 from tests.integration.stand_in_node import StandInNode
 from tests.integration.test_kube import eventually
 
+pytestmark = pytest.mark.alone  # the CRD is another
+
 APPLIED = "modelramp.dev/applied"
 RECORDS = sorted(RELEASES.glob("*.json"))
 DEPLOYMENT = Kind("apps/v1", "Deployment")

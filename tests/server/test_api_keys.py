@@ -286,7 +286,7 @@ def test_hash_key_makes_a_key_and_its_line(capsys: pytest.CaptureFixture[str]) -
         ("al ice", ALICE, 2),
         ("a" * 65, ALICE, 2),
     ],
-    ids=["strong", "weak", "no key", "no name", "a long name"],
+    ids=["taken", "short", "repeats", "name with a space", "long name"],
 )
 def test_hash_key_takes_a_key_that_is_strong(
     name: str, given: str, status: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

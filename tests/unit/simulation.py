@@ -468,6 +468,10 @@ class SimulatedWorld:
 
     # The Registry port
 
+    def registry_state(self) -> tuple[object, ...]:
+        """What its answers to a search, and about versions, come from."""
+        return self.registry_up, self.registered, self.models_born, {**self.aliases}, {*self.deleted_versions}
+
     async def search(self) -> Sequence[RegisteredModel]:
         if not self.registry_up:
             raise RegistryError("connection refused")
@@ -570,6 +574,7 @@ class Operator:
         self.approvals = Approvals(self._wake)
         self._woken, self._due = True, 0.0
         self._seen: Observation | None = None
+        self._told: Any = None
         configs = configs or {"default": RegistryConfig("http://mlflow")}
         self.registries = Registries(configs, dict.fromkeys(configs, world), world, self._wake)
         config = EngineConfig("server:1")
@@ -578,8 +583,12 @@ class Operator:
         )
 
     async def poll(self) -> None:
-        for name in self.registries._configs:
-            await self.registries._poll(name, 0.0)
+        """Asks the registry if it may answer otherwise than last time, or is wanted for something else."""
+        told = self.world.registry_state(), dict(self.registries._wanted)
+        if told != self._told:
+            self._told = told
+            for name in self.registries._configs:
+                await self.registries._poll(name, 0.0)
 
     async def step(self) -> float | None:
         """One pass, with a registry poll before it; a conflict is a pass that did nothing."""

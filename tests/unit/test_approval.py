@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.unit.simulation import SPEC, Operator, SimulatedWorld, run
+from tests.unit.simulation import SPEC, Operator, SimulatedWorld, run, until
 
 STEPS = [{"weight": 10, "hold": "5s"}, {"pause": {"approval": "clinic"}}, {"weight": 50, "hold": "5s"}]
 
@@ -16,8 +16,7 @@ async def at_the_gate() -> tuple[SimulatedWorld, Operator]:
     operator = Operator(world)
     await run(world, operator, 10)
     world.aliases["prod"] = 2
-    await run(world, operator, 300)
-    status = world.status
+    status = await until(world, operator, lambda status: status["reason"] == "AwaitingApproval")
     assert (status["phase"], status["reason"], status["traffic"]["weight"]) == ("Paused", "AwaitingApproval", 10)
     assert "the approval 'clinic'" in status["message"]
     return world, operator

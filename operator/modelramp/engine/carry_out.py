@@ -18,6 +18,7 @@ from modelramp.routers import KINDS
 DEPLOYMENT = Kind("apps/v1", "Deployment")
 SERVICE = Kind("v1", "Service")
 Child = tuple[Kind, str]
+ENCODER = json.JSONEncoder(sort_keys=True, check_circular=False)
 WHOLE = {Kind(route.api_version, route.kind): route.whole for route in KINDS}
 
 
@@ -117,7 +118,7 @@ def trace(wanted: Object, child: Object) -> tuple[str, str]:
 
 
 def digest(value: Any) -> str:
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(ENCODER.encode(value).encode(), digest_size=16).hexdigest()
 
 
 def fingerprint(child: Object) -> str:

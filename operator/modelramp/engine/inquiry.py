@@ -33,6 +33,8 @@ class Inquiry:
         self._prober = prober
 
     async def ask(self, namespace: str, questions: Questions) -> Findings:
+        if questions == Questions():
+            return Findings()
         metrics, stable_metrics, tags, inputs, stable_inputs, smoke = await asyncio.gather(
             self._metrics(namespace, questions.metrics),
             self._metrics(namespace, questions.stable_metrics),
