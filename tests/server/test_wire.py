@@ -11,7 +11,7 @@ from modelramp_server.relay.client import CandidateClient, CandidateFailed
 from modelramp_server.relay.outcomes import Net
 from modelramp_server.relay.wire import Endpoint
 from tests.server import candidate_stub
-from tests.server.candidate_stub import BODY, Candidate, Writer, answer, says
+from tests.server.candidate_stub import BODY, Candidate, answer, says
 
 REVISION = "bbbbbbbb"
 
@@ -97,16 +97,10 @@ async def test_what_is_not_waited_for(candidate: Candidate, sent: bytes, reason:
 
 
 async def test_bytes_that_nobody_asked_for_end_the_connection(candidate: Candidate) -> None:
-    async def talks_on(writer: Writer) -> bool:
-        writer.write(answer())
-        await writer.drain()
-        writer.write(answer(500))
-        await writer.drain()
-        return True
-
-    candidate.behave = talks_on
+    candidate.behave = says(answer() + answer(500))
     found = await asked(candidate, times=3)
     assert [each.status for each in found if isinstance(each, Answer)] == [200, 200, 200], "no answer is another's"
+    assert candidate.connections == 3
 
 
 async def test_a_request_that_is_given_up_takes_its_connection_along(candidate: Candidate) -> None:
