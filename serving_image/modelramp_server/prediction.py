@@ -76,6 +76,8 @@ def _best(scores: Array, index: int) -> tuple[int, float] | None:
     leading = scores.shape[:-1]
     place = (index % leading[0],) if len(leading) == 1 else np.unravel_index(index % prod(leading), leading)
     vector = scores[place]
+    if vector[0] < 0 or vector[-1] < 0:  # as in most outputs that are no probabilities
+        return None
     if vector.size > _FEW:
         low, total, best = float(vector.min()), float(vector.sum(dtype=np.float64)), int(vector.argmax())
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 from pathlib import Path
@@ -176,6 +177,8 @@ class Service:
             self.metrics.nonfinite_rows(rows)
 
     def _ready(self, model: LoadedModel) -> None:
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through it again and again would only cost time
         self.metrics.model_loaded(model.runtime, model.device, bool(model.fallback))
         where = "ready at %s (for people: /docs): %s"
         if self._upstream is not None:

@@ -17,6 +17,7 @@ from prometheus_client import (
 
 from modelramp_server.batching.jobs import Job
 from modelramp_server.observability.bad_window import BadWindow
+from modelramp_server.observability.counts import Counts
 from modelramp_server.observability.histogram import Histogram
 from modelramp_server.observability.predictions import Predictions
 
@@ -55,9 +56,12 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(name, text, (*_OWN, *labels), buckets, self.registry)
 
-        requests = counter("modelramp_requests", "Inference requests answered to a client", "route", "code")
+        def counts(name: str, text: str, *labels: str) -> Counts:
+            return Counts(name, text, (*_OWN, *labels), self.registry)
+
+        requests = counts("modelramp_requests", "Inference requests answered to a client", "route", "code")
         duration = histogram("modelramp_request_duration_seconds", "First byte to last", SERVICE_BUCKETS, "route")
-        split = counter("modelramp_split_requests", "By the side dealt to", "side", "target", "salt", "outcome")
+        split = counts("modelramp_split_requests", "By the side dealt to", "side", "target", "salt", "outcome")
         service = histogram(
             "modelramp_split_service_seconds", "Service time of ok answers", SERVICE_BUCKETS, "side", "target", "salt"
         )
@@ -70,10 +74,10 @@ class Metrics:
         lost = counter("modelramp_records_lost", "Lines of a log that could not be written in time", "log")
         unreadable = counter("modelramp_traffic_unreadable", "Splits that could not be read")
         own = self._own
-        self.request = lru_cache(1024)(lambda route, code: requests.labels(*own, route, str(code)).inc)
+        self.request = lru_cache(1024)(lambda route, code: requests.labels(*own, route, str(code)))
         self.duration = lru_cache(64)(lambda route: duration.labels(*own, route))
         self.split = lru_cache(1024)(
-            lambda side, target, salt, outcome: split.labels(*own, side, target, salt, outcome).inc
+            lambda side, target, salt, outcome: split.labels(*own, side, target, salt, outcome)
         )
         self.service = lru_cache(256)(lambda side, target, salt: service.labels(*own, side, target, salt))
         self.shadow_answer = lru_cache(256)(lambda target, salt, result: shadow.labels(*own, target, salt, result).inc)
