@@ -91,8 +91,7 @@ class App:
         except ServingError as error:
             answer = error_answer(error)
             answer.headers += self.local.headers
-            if request_id:
-                answer.headers.append((REQUEST_ID, request_id))
+            answer.identify(request_id)
             self._count(route, relayed, answer, started)
             await refuse(receive, send, answer)
         except Disconnected:
@@ -101,8 +100,7 @@ class App:
             answer = await self._traffic.answer(request, relayable and not relayed, count=not relayed)
             if request.accepts:
                 answer = await self.local.encoded(answer, request)
-            if request_id and all(name != REQUEST_ID for name, _ in answer.headers):
-                answer.headers.append((REQUEST_ID, request_id))
+            answer.identify(request_id)
             await respond(send, answer, self.closing)
             self._count(route, relayed, answer, started)
 
@@ -110,8 +108,7 @@ class App:
         if answer.rejected:
             self._metrics.rejected(answer.rejected)
         if not relayed:
-            self._metrics.request(route, answer.status)()
-            self._metrics.duration(route)(time.monotonic() - started)
+            self._metrics.answered(route, answer.status, time.monotonic() - started)
 
     def page(self, path: str, method: str) -> Answer:
         """The answer to all but inference.

@@ -12,11 +12,10 @@ from modelramp_server.batching.jobs import LEFT
 from modelramp_server.exchange import WHOLE, Answer
 from modelramp_server.hot_path import Exchange, HotPath
 from modelramp_server.large_body import LARGE, LargeBody
-from modelramp_server.one_write import OneWrite, response_head
+from modelramp_server.one_write import OneWrite, response_head, write_together
 
 HEAD_LIMIT = 64 * 1024
 _END_OF_HEAD = b"\r\n\r\n"
-COPIED = 64 * 1024  # bytes of a body up to which it is cheaper to put it behind its head
 
 
 class Connection(HttpToolsProtocol):
@@ -106,6 +105,7 @@ class Connection(HttpToolsProtocol):
     def _large_body_whole(self, body: bytes) -> None:
         """The parser has not seen the end of it; another one begins with the next request."""
         self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
         self.transport.set_protocol(self)
         exchange: Exchange = self.cycle
         exchange.more_body = False
@@ -133,11 +133,7 @@ class Connection(HttpToolsProtocol):
         keep_alive = exchange.keep_alive and not self._hot_path.closing()
         headers = [*self.server_state.default_headers, *answer.headers, (b"content-length", b"%d" % len(body))]
         head = response_head(answer.status, headers, keep_alive)
-        if len(body) > COPIED:
-            transport.write(head)
-            transport.write(body)
-        else:
-            transport.write(head + body)
+        write_together(transport, head, body)
         if not keep_alive:
             transport.close()
         self.on_response_complete()

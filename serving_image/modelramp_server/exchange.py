@@ -51,6 +51,11 @@ class Answer:
     prediction: Prediction | None = None
     rejected: str = ""
 
+    def identify(self, request_id: bytes) -> None:
+        """Name the request, unless it has no name, or who answered has named it."""
+        if request_id and all(name != REQUEST_ID for name, _ in self.headers):
+            self.headers.append((REQUEST_ID, request_id))
+
 
 class Translation(Protocol):
     """What a request that came by another protocol says in V2 REST, which is what the candidate is asked in."""

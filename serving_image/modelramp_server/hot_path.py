@@ -80,7 +80,9 @@ class HotPath:
             return None
         self.underway += 1
         relayed = RELAYED in found
-        return Exchange(self, client, request, int(length), found.get(REQUEST_ID), relayed, route[2] and not relayed)
+        return Exchange(
+            self, client, request, int(length), found.get(REQUEST_ID, b""), relayed, route[2] and not relayed
+        )
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Go on with an exchange in a task."""
@@ -104,7 +106,7 @@ class Exchange:
         client: Client,
         request: InferenceRequest,
         length: int,
-        identity: bytes | None,
+        identity: bytes,
         relayed: bool,
         relayable: bool,
     ) -> None:
@@ -177,13 +179,8 @@ class Exchange:
         self._own(answer)
 
     async def _in_a_task(self) -> None:
-        traffic, dealt = self._path.traffic, self._dealt
         try:
-            if dealt is not None and dealt.candidates:
-                answer = await traffic.candidate(self.request, dealt.split)
-            else:
-                answer = await self._path.local.answer(self.request)
-                traffic.own(self.request, answer, dealt, not self._relayed)
+            answer = await self._path.traffic.answer_dealt(self.request, self._dealt, not self._relayed)
         except Exception as failure:
             answer = _failure(failure)
         self._answered(answer)
@@ -205,8 +202,7 @@ class Exchange:
 
     def _send(self, answer: Answer) -> None:
         request = self.request
-        if self._id is not None and all(name != REQUEST_ID for name, _ in answer.headers):
-            answer.headers.append((REQUEST_ID, self._id))
+        answer.identify(self._id)
         self._over()
         if not self.disconnected:
             self._client.respond(self, answer)
@@ -214,8 +210,7 @@ class Exchange:
         if answer.rejected:
             metrics.rejected(answer.rejected)
         if not self._relayed:
-            metrics.request(request.route, answer.status)()
-            metrics.duration(request.route)(time.monotonic() - request.arrived)
+            metrics.answered(request.route, answer.status, time.monotonic() - request.arrived)
 
     def _over(self) -> None:
         self._path.underway -= 1

@@ -4,13 +4,14 @@ uvicorn writes them one after the other, and uvloop sends what it is given at on
 for an answer of two hundred bytes cost more than to read the request.
 """
 
+import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from modelramp_server.exchange import CLOSE, Header
 
-_COPIED = 64 * 1024  # bytes of a body up to which it is cheaper to put it behind its head
+COPIED = 64 * 1024  # bytes of a body up to which it is cheaper to put it behind its head
 
 
 class OneWrite(RequestResponseCycle):
@@ -23,7 +24,7 @@ class OneWrite(RequestResponseCycle):
         if self._head:
             head, self._head = self._head, b""
             body = message.get("body", b"")
-            if len(body) > _COPIED:
+            if len(body) > COPIED:
                 self.transport.write(head)
             else:
                 self.expected_content_length += len(head)
@@ -46,6 +47,15 @@ class OneWrite(RequestResponseCycle):
         self.expected_content_length = int(length)
         self.chunked_encoding = False
         return head
+
+
+def write_together(transport: asyncio.Transport, head: bytes, body: bytes) -> None:
+    """Both in one system call, unless to copy the body would cost more."""
+    if len(body) > COPIED:
+        transport.write(head)
+        transport.write(body)
+    else:
+        transport.write(head + body)
 
 
 def response_head(status: int, headers: list[Header], keep_alive: bool) -> bytes:

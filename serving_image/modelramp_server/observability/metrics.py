@@ -74,8 +74,8 @@ class Metrics:
         lost = counter("modelramp_records_lost", "Lines of a log that could not be written in time", "log")
         unreadable = counter("modelramp_traffic_unreadable", "Splits that could not be read")
         own = self._own
-        self.request = lru_cache(1024)(lambda route, code: requests.labels(*own, route, str(code)))
-        self.duration = lru_cache(64)(lambda route: duration.labels(*own, route))
+        self._request = lru_cache(1024)(lambda route, code: requests.labels(*own, route, str(code)))
+        self._duration = lru_cache(64)(lambda route: duration.labels(*own, route))
         self.split = lru_cache(1024)(
             lambda side, target, salt, outcome: split.labels(*own, side, target, salt, outcome)
         )
@@ -125,6 +125,11 @@ class Metrics:
         """Observe how long jobs waited that the model's thread has just pulled."""
         for job in jobs:
             self._queue_wait(now - job.queued)
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer to a client, and what it took."""
+        self._request(route, status)()
+        self._duration(route)(seconds)
 
     def rejected(self, reason: str) -> None:
         """Count a request that no model was asked for."""

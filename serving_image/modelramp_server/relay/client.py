@@ -48,8 +48,8 @@ class CandidateClient:
         self._answer_limit = answer_limit
         self._clock = clock
         self._marks = marks
-        self._endpoints: dict[str, Endpoint] = {}
-        self._idle: dict[Endpoint, list[Wire]] = {}
+        self._at: tuple[str, Endpoint] | None = None
+        self._idle: list[Wire] = []
         self._open: set[Wire] = set()
         self._tls: SSLContext | None = None
 
@@ -80,7 +80,7 @@ class CandidateClient:
     async def _ask(self, request: InferenceRequest, revision: str, budget: float) -> Answer:
         endpoint = self._endpoint(revision)
         head = self._head(endpoint, request, budget)
-        wire = self._kept(endpoint)
+        wire = self._kept()
         if wire is not None:
             try:
                 return await self._exchange(endpoint, wire, head, request.body)
@@ -96,18 +96,19 @@ class CandidateClient:
             raise CandidateFailed(Net.BROKEN) from None
         except TooLong:
             raise CandidateFailed(Net.SIZE) from None
-        if wire.usable:
-            self._idle.setdefault(endpoint, []).append(wire)
+        if wire.usable and self._at is not None and self._at[1] is endpoint:
+            self._idle.append(wire)
         else:
             wire.close()
         back = [header for header in reply.headers if header[0] not in _NOT_PASSED_BACK]
         return Answer(reply.status, reply.body, back)
 
     def _endpoint(self, revision: str) -> Endpoint:
-        found = self._endpoints.get(revision)
-        if found is None:
-            self._endpoints = {revision: (found := Endpoint.of(self._url.replace("{revision}", revision)))}
-        return found
+        if self._at is None or self._at[0] != revision:
+            self._at = (revision, Endpoint.of(self._url.replace("{revision}", revision)))
+            while self._idle:
+                self._idle.pop().close()
+        return self._at[1]
 
     def _head(self, endpoint: Endpoint, request: InferenceRequest, budget: float) -> bytes:
         own: list[Header] = [(name.lower().encode(), value.encode("latin-1")) for name, value in self._marks().items()]
@@ -118,11 +119,10 @@ class CandidateClient:
         lines = b"".join(b"%b: %b\r\n" % header for header in (endpoint.host_header, *passed, *own))
         return b"POST %b HTTP/1.1\r\n%b\r\n" % ((endpoint.base + request.path).encode("ascii"), lines)
 
-    def _kept(self, endpoint: Endpoint) -> Wire | None:
+    def _kept(self) -> Wire | None:
         """The connection that was used last, unless all are too old."""
-        idle = self._idle.get(endpoint, [])
-        while idle:
-            wire = idle.pop()
+        while self._idle:
+            wire = self._idle.pop()
             if wire.usable and self._clock() - wire.born <= CONNECTION_AGE:
                 return wire
             wire.close()

@@ -88,19 +88,20 @@ class Traffic:
             relayable: False for requests that must be answered here (relayed ones, named versions).
             count: False for relayed requests: the sender counts them.
         """
-        split = self.deal(request) if relayable else None
-        if split is not None and split.candidates:
-            return await self.candidate(request, split.split)
-        answer = await self._local.answer(request)
-        return self.own(request, answer, split, count)
+        return await self.answer_dealt(request, self.deal(request) if relayable else None, count)
+
+    async def answer_dealt(self, request: InferenceRequest, dealt: Dealt | None, count: bool) -> Answer:
+        """Answer a request that has been dealt; `count` as for `answer`."""
+        if dealt is not None and dealt.candidates:
+            return await self._candidate(request, dealt.split)
+        return self.own(request, await self._local.answer(request), dealt, count)
 
     def deal(self, request: InferenceRequest) -> Dealt | None:
         """Whose the request is; None where no split is in force. Each request is dealt once."""
         split = self.in_force()
         return None if split is None else Dealt(split, self._is_candidates(request, split))
 
-    async def candidate(self, request: InferenceRequest, split: Split) -> Answer:
-        """Answer a request that was dealt to the candidate."""
+    async def _candidate(self, request: InferenceRequest, split: Split) -> Answer:
         answer, outcome = await self._relay_to(split).answer(request)
         self._count("candidate", split.revision, split.salt, outcome, answer)
         return answer

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import httptools
 
 from modelramp_server.exchange import Header
+from modelramp_server.one_write import write_together
 
 _HEAD_LIMIT = 64 * 1024
-_JOINED = 64 * 1024  # bytes of a body up to which it is cheaper to put it behind its head
 
 
 class Broken(Exception):
@@ -101,11 +101,7 @@ class Wire(asyncio.Protocol):
         self._waiting = asyncio.get_running_loop().create_future()
         self._limit, self.silent = limit, True
         self._clear()
-        if len(body) > _JOINED:
-            self._transport.write(head)
-            self._transport.write(body)
-        else:
-            self._transport.write(head + body)
+        write_together(self._transport, head, body)
         try:
             return await self._waiting
         except BaseException:

@@ -114,8 +114,7 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
             status = answer.status
         finally:
             if not relayed:
-                self._metrics.request(ROUTE, status)()
-                self._metrics.duration(ROUTE)(time.monotonic() - arrived)
+                self._metrics.answered(ROUTE, status, time.monotonic() - arrived)
         return _reply(context, answer)
 
     async def _answer(
