@@ -6,11 +6,13 @@ marked `alone`, which takes the operator away, waits until the others are done; 
 are that are marked `steady`.
 """
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -31,15 +33,17 @@ ORDER = [
     "story",
     "autoscaled",
     "gateway",
-    "dead_man",
+    "promotion",
     "drift",
     "triton",
     "shadow",
-    "promotion",
     "takeover",
+    "killed",
+    "bad_candidates",
+    "dead_man",
 ]
-"""Modules as they begin, the others after them: long ones early. Each process takes one, and at once a second one if
-the first has one or two tests only; so what wants to be alone stands behind the settled object, which only waits."""
+"""Modules as they begin: long ones and steady ones early. A process that has one or two tests left takes a further
+module behind them at once; so what wants to be alone comes last, and nothing waits behind it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,11 +57,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def place(module: str) -> int:
-    return ORDER.index(module) if module in ORDER else len(ORDER)
+    return ORDER.index(module) if module in ORDER else -1
 
 
 @pytest.fixture(scope="session")
-def _set(testrun_uid: str) -> Iterator[together.Known]:
+def _busy() -> Iterator[ExitStack]:
+    """Held for as long as this process takes part in what needs all of the machine: `make test` waits for that."""
+    with ExitStack() as busy:
+        busy.enter_context(together.locked(stages.OUTCOME / "e2e.busy", fcntl.LOCK_SH))
+        yield busy
+
+
+@pytest.fixture(scope="session")
+def _set(testrun_uid: str, _busy: ExitStack) -> Iterator[together.Known]:
     with together.shared(stages.OUTCOME / "e2e.lock", testrun_uid, begin, end) as known:
         yield known
 
@@ -103,12 +115,15 @@ def of_triton(stage: Stage) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _turn(request: pytest.FixtureRequest, stage: Stage) -> Iterator[None]:
+def _turn(request: pytest.FixtureRequest, stage: Stage, _busy: ExitStack) -> Iterator[None]:
     """Beside others, or alone. The settled object stands whatever others do."""
     if request.path == SETTLED:
         yield
         return
-    with together.turn(stages.OUTCOME, "e2e", together.marks(request)):
+    marks = together.marks(request)
+    if "alone" in marks:
+        _busy.close()
+    with together.turn(stages.OUTCOME, "e2e", marks):
         yield
 
 
