@@ -34,13 +34,19 @@ def _better() -> bytes:
     train, _ = split()
     network = MLPClassifier((64,), max_iter=500, random_state=SEED)
     classifier = make_pipeline(MinMaxScaler(), network).fit(train.images, train.labels)
+    return bytes(as_onnx(classifier).SerializeToString())
+
+
+def as_onnx(classifier: Pipeline) -> onnx.ModelProto:
+    """It with the names of this model, and with no output but the digit."""
+    train, _ = split()
     model = to_onnx(classifier, train.images[:1], target_opset=OPSET, options={"zipmap": False})
     graph = model.graph
     label = graph.output[0]
     _rename(graph, graph.input[0].name, INPUT)
     _rename(graph, label.name, OUTPUT)
     del graph.output[1:]
-    return bytes(model.SerializeToString())
+    return model
 
 
 def better() -> onnx.ModelProto:

@@ -60,9 +60,9 @@ class Stage:
         """The main Service's address on loopback; it is there once a first version serves."""
         return reach(f"{NAMESPACE}/{OBJECT}")
 
-    def alias(self, version: int, alias: str = ALIAS) -> None:
+    def alias(self, version: int, alias: str = ALIAS, model: str = MODEL) -> None:
         """Move the alias, as a person does in MLflow's pages. Raises urllib.error.URLError."""
-        body = json.dumps({"name": MODEL, "alias": alias, "version": str(version)}).encode()
+        body = json.dumps({"name": model, "alias": alias, "version": str(version)}).encode()
         address = f"{self.mlflow}/api/2.0/mlflow/registered-models/alias"
         request = urllib.request.Request(address, body, {"content-type": "application/json"})
         urllib.request.urlopen(request, timeout=30).close()
@@ -107,13 +107,14 @@ def _configure(body: Body, settings: dict[str, Any]) -> None:
 
 
 @contextmanager
-def traffic(url: str, answers: Path, rate: float) -> Iterator[None]:
+def traffic(url: str, answers: Path, rate: float, model: str = MODEL) -> Iterator[None]:
     """Clients in a process of their own, for as long as this lasts; at the end requests under way are answered.
 
     Raises StageFailed if the clients ended before.
     """
     answers.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "examples.digits.traffic", url, str(IMAGES), str(answers), f"--rate={rate}"]
+    arguments = [url, str(IMAGES), str(answers), f"--rate={rate}", f"--model={model}"]
+    command = [sys.executable, "-m", "examples.digits.traffic", *arguments]
     clients = subprocess.Popen(command, cwd=ROOT)
     try:
         yield

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import TextIO
 
 import aiohttp
+import uvloop
 
 from .answers import Answer
 from .names import MODEL
@@ -160,7 +161,7 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--rate", type=float, default=250, help="requests per second (%(default)s)")
     parser.add_argument("--connections", type=int, default=16)
-    asyncio.run(_run(parser.parse_args()))
+    uvloop.run(_run(parser.parse_args()))
 
 
 if __name__ == "__main__":

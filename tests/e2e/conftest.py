@@ -78,7 +78,7 @@ def begin() -> together.Known:
     folder = Path(os.environ.get("MODELRAMP_CLUSTER_DIR") or stages.ROOT / ".cluster")
     found_running = (folder / "state.json").exists()
     stage = stages.prepare(print, REGISTRIES, IMAGES)
-    return {"found_running": found_running, "bad": registered(stage, "bad_models")}
+    return {"found_running": found_running, "bad": registered(stage, "onnx_models")}
 
 
 def end(known: together.Known) -> None:

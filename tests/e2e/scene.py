@@ -1,4 +1,4 @@
-"""A ModelDeployment of the demo's model in a namespace of its own, its alias, its clients, all that was seen."""
+"""A ModelDeployment of the demo's models in a namespace of its own, its alias, its clients, all that was seen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from examples.digits import stage as stages
 from examples.digits.answers import Answer, Tail, tally
 from examples.digits.kube import GROUP, PLURAL, VERSION, Body, wait
-from examples.digits.names import MODEL, OBJECT
+from examples.digits.names import OBJECT
 from examples.digits.stage import Stage
 from examples.digits.story import serves
 from examples.digits.watch import Watcher, World
@@ -32,6 +32,8 @@ REGISTRIES: Body = {
     **stages.REGISTRIES,
     UNSTEADY: {"uri": stages.REGISTRIES["default"]["uri"].replace("5000", str(OWN_PORT))},
 }
+ONNX_MODEL = "digits-onnx"
+"""Registered by onnx_models.py; its versions 1 to 3 are the demo's."""
 RUNS_TRITON = bool(re.fullmatch(r"python3\.(9|1[0-2])", Path("/usr/bin/python3").resolve().name))
 """Whether PyTriton's wheel has a Triton for the system's Python, which is the images' too."""
 READY = 150.0  # seconds for pods to start on a busy machine, the poll of the registry included
@@ -40,6 +42,8 @@ RATE = 60.0  # requests a second
 
 class Scene:
     """Opened, it is an empty namespace; `begin` makes the object serve a first version."""
+
+    model = ONNX_MODEL
 
     def __init__(self, stage: Stage, namespace: str) -> None:
         self.stage, self.namespace, self.kube = stage, namespace, stage.kube
@@ -64,10 +68,10 @@ class Scene:
         self.kube.remove_namespace(self.namespace)
 
     def move(self, version: int) -> None:
-        self.stage.alias(version, self.namespace)
+        self.stage.alias(version, self.namespace, self.model)
 
     def apply(self, rollout: Body | None = None, **scaling: Any) -> None:
-        model = {"name": MODEL, "alias": self.namespace, "registry": self.registry}
+        model = {"name": self.model, "alias": self.namespace, "registry": self.registry}
         spec = {
             "model": model,
             "server": self.server(),
@@ -124,7 +128,7 @@ class Scene:
     def clients(self, rate: float = RATE) -> Iterator[None]:
         """Constant traffic; when it ends, none of its requests may have failed."""
         begun = len(self.world.answers)
-        with stages.traffic(self.url(), self.answers, rate):
+        with stages.traffic(self.url(), self.answers, rate, self.model):
             wait("the clients' first answers", 60, lambda: len(self.world.answers) > begun + rate)
             yield
         wait("the clients' last answers", 10, lambda: self._all_read())

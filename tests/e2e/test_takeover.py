@@ -6,14 +6,13 @@ import pytest
 
 from examples.digits import stage as stages
 from examples.digits.kube import Body, wait
-from examples.digits.names import MODEL
 from examples.digits.story import serves
 from modelramp.api.server import Server
 from modelramp.api.status import Status
 from modelramp.desired.meta import Owner
 from modelramp.desired.template import Rendering, pod_template
 from modelramp.domain.world import ModelVersion
-from tests.e2e.scene import READY, Scene
+from tests.e2e.scene import ONNX_MODEL, READY, Scene
 
 pytestmark = pytest.mark.timeout(600)
 SERVICE, OLD, OLD_REVISION = "classify", {"app": "own-digits"}, "00000000"
@@ -22,7 +21,7 @@ RATE = 60.0
 
 def own(scene: Scene) -> list[Body]:
     """What a person had before: a Deployment of a digits server, and a Service that leads to its port by number."""
-    version = ModelVersion("default", MODEL, 1, "", "", 0)
+    version = ModelVersion("default", ONNX_MODEL, 1, "", "", 0)
     rendering = Rendering("localhost/modelramp-server:dev", stages.REGISTRIES["default"]["uri"])
     server = Server(resources={"requests": {"cpu": "10m", "memory": "128Mi"}})
     template = pod_template(Owner(scene.namespace, "own", ""), OLD_REVISION, version, server, None, rendering)

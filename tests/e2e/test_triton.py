@@ -27,6 +27,8 @@ ROLLOUT: Body = {**QUICK, "steps": [{"weight": WEIGHT, "hold": "6s"}]}
 class TritonScene(Scene):
     """The server does not know the model's flavour; the Triton beside it does."""
 
+    model = MODEL
+
     def server(self) -> Body:
         loopback = ["--http-address=127.0.0.1", "--allow-grpc=false", "--allow-metrics=false"]
         args = ["--model-repository=$(MODEL_PATH)/triton", *loopback]
