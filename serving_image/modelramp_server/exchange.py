@@ -95,6 +95,14 @@ class InferenceRequest:
         """When the client's budget ends."""
         return self.arrived + self.budget
 
+    def again(self) -> InferenceRequest:
+        """Another one with the same head, which comes now."""
+        told = (self.content_type, self.encoding, self.accepts, self.limit)
+        arrived = time.monotonic()
+        return InferenceRequest(
+            self.route, self.path, self.headers, b"", self.header_length, arrived, self.budget, *told
+        )
+
     def as_rest(self) -> InferenceRequest:
         """What the candidate is asked."""
         return self if self.translation is None else self.translation.to_rest(self)

@@ -128,6 +128,14 @@ class Exchange:
         """Bytes of the body that are still to come."""
         return self.length - sum(map(len, self.parts)) if self.more_body else 0
 
+    def again(self) -> Exchange | None:
+        """Another request with the same head; None for what is ASGI's."""
+        path = self._path
+        if path.local.memory.shedding:
+            return None
+        path.underway += 1
+        return Exchange(path, self._client, self.request.again(), self.length, self._id, self._relayed, self._relayable)
+
     def begin(self, body: bytes | None = None) -> None:
         """The body is whole: this, or what has come in parts."""
         request, path, parts = self.request, self._path, self.parts

@@ -97,6 +97,67 @@ def test_a_request_may_come_byte_by_byte(wire: socket.socket) -> None:
     assert values(Reader(wire).answer()) == [30.0]
 
 
+def test_a_head_that_comes_again_is_read_once(
+    wire: socket.socket, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[bytes] = []
+    hot_path = server.service._hot_path
+    take = hot_path.take
+    monkeypatch.setattr(
+        hot_path, "take", lambda client, path, headers: taken.append(path) or take(client, path, headers)
+    )
+    reader = Reader(wire)
+
+    def ask(*requests: bytes) -> list[float]:
+        wire.sendall(b"".join(requests))
+        return [value for _ in requests for value in values(reader.answer())]
+
+    other = request(body(4), "x-request-id: 7")
+    assert ask(request(body(1))) + ask(request(body(2))) + ask(request(body(3))) == [10.0, 20.0, 30.0]
+    assert len(taken) == 1
+    wire.sendall(request(body(1)[:-1] + b" "))
+    assert reader.answer()[0] == 400, "its body is read as any other"
+    assert ask(other) + ask(request(body(5, 2))) + ask(request(body(6))) == [40.0, 50.0, 50.0, 60.0]
+    assert len(taken) == 4, "by each other head"
+    assert ask(request(body(1)), request(body(2)), request(body(3))) == [10.0, 20.0, 30.0]
+    assert ask(request(body(4))) + ask(request(body(5))) == [40.0, 50.0]
+    assert server.metric("modelramp_requests_total", route="infer", code="200") == 11
+    assert hot_path.underway == 0
+
+
+HEAD = len(request(body(1))) - len(body(1))
+
+
+@pytest.mark.parametrize("cut", [3, HEAD - 1, HEAD, HEAD + 7])
+def test_what_begins_as_the_last_request_did_may_come_in_parts(wire: socket.socket, server: Served, cut: int) -> None:
+    reader = Reader(wire)
+    wire.sendall(request(body(1)))
+    assert values(reader.answer()) == [10.0]
+    (connection,) = server.service.server.server_state.connections
+    sent = request(body(2)) + request(body(3))
+    wire.sendall(sent[:cut])
+    eventually(lambda: connection._received == cut)
+    wire.sendall(sent[cut:])
+    assert values(reader.answer()) + values(reader.answer()) == [20.0, 30.0]
+    wire.sendall(sent[:-1])
+    assert values(reader.answer()) == [20.0]
+    wire.sendall(sent[-1:])
+    assert values(reader.answer()) == [30.0]
+
+
+def test_a_head_is_not_remembered_from_its_middle_on(wire: socket.socket) -> None:
+    """Where one read begins inside a head, what it holds is no head: sent again, it is no request."""
+    first, second = request(body(1)), request(body(2), "x-a: b")
+    tail = second.index(b"x-a")
+    reader = Reader(wire)
+    wire.sendall(first + second[:tail])
+    assert values(reader.answer()) == [10.0]
+    wire.sendall(second[tail:])
+    assert values(reader.answer()) == [20.0]
+    wire.sendall(second[tail:])
+    assert reader.answer()[0] == 400
+
+
 @pytest.mark.parametrize("headers", [("connection: close",), ("x-request-id: 7",), ("accept-encoding: gzip",), ()])
 def test_it_answers_as_asgi_does(wire: socket.socket, server: Served, headers: tuple[str, ...]) -> None:
     reader = Reader(wire)
