@@ -9,7 +9,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelramp_server.batching.jobs import LEFT
-from modelramp_server.exchange import WHOLE, Answer
+from modelramp_server.exchange import WHOLE, Answer, Body
 from modelramp_server.hot_path import Exchange, HotPath
 from modelramp_server.large_body import LARGE, LargeBody
 from modelramp_server.one_write import OneWrite, response_head, write_together
@@ -48,9 +48,9 @@ class Connection(HttpToolsProtocol):
         head = data.find(_END_OF_HEAD) + len(_END_OF_HEAD) if len(data) >= LARGE and self._in_head() else 0
         if head > len(_END_OF_HEAD):
             self._feed(data[:head])
-            data = data[head:]
-            if self.transport.is_closing() or self._is_large_body(data):
+            if self.transport.is_closing() or self._is_large_body(memoryview(data)[head:]):
                 return
+            data, begins = data[head:], False
         self._feed(data)
         if self._whole is not None:
             exchange, self._whole = self._whole, None
@@ -78,13 +78,13 @@ class Connection(HttpToolsProtocol):
     def _feed(self, data: bytes) -> None:
         super().data_received(data)
 
-    def _is_large_body(self, more: bytes) -> bool:
+    def _is_large_body(self, more: Body) -> bool:
         """Whether much of a request's body is still to come, after this; it is read elsewhere then."""
         exchange = self.cycle
         if type(exchange) is not Exchange or self.scheme != "http" or exchange.left() - len(more) < LARGE:
             return False
-        begun = b"".join((*exchange.parts, more))
-        self.transport.set_protocol(LargeBody(exchange.length, begun, self._large_body_whole, self))
+        begun, raw_from = (*exchange.parts, more), exchange.request.header_length
+        self.transport.set_protocol(LargeBody(exchange.length, begun, raw_from, self._large_body_whole, self))
         return True
 
     def on_message_begin(self) -> None:
@@ -125,7 +125,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         self.scope["state"][WHOLE] = True
 
-    def _large_body_whole(self, body: bytes) -> None:
+    def _large_body_whole(self, body: Body) -> None:
         """The parser has not seen the end of it; another one begins with the next request."""
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from ssl import SSLContext, create_default_context
 
-from modelramp_server.exchange import Answer, Header, InferenceRequest
+from modelramp_server.exchange import Answer, Body, Header, InferenceRequest
 from modelramp_server.relay.outcomes import Net
 from modelramp_server.relay.wire import Broken, Endpoint, TooLong, Wire
 
@@ -85,7 +85,7 @@ class CandidateClient:
         self._idle.clear()
         await asyncio.gather(*(wire.closed for wire in self._open))
 
-    async def _exchange(self, endpoint: Endpoint, wire: Wire, head: bytes, body: bytes, deadline: float) -> Answer:
+    async def _exchange(self, endpoint: Endpoint, wire: Wire, head: bytes, body: Body, deadline: float) -> Answer:
         try:
             async with asyncio.timeout_at(deadline):
                 reply = await wire.ask(head, body, self._answer_limit or ANSWER_LIMIT)
