@@ -9,13 +9,14 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelramp_server.batching.jobs import LEFT
-from modelramp_server.exchange import WHOLE, Answer
+from modelramp_server.exchange import WHOLE, Answer, Body
 from modelramp_server.hot_path import Exchange, HotPath
 from modelramp_server.large_body import LARGE, LargeBody
 from modelramp_server.one_write import OneWrite, response_head, write_together
 
 HEAD_LIMIT = 64 * 1024
 _END_OF_HEAD = b"\r\n\r\n"
+_REMEMBERED = 4096  # bytes of a head
 
 
 class Connection(HttpToolsProtocol):
@@ -29,6 +30,8 @@ class Connection(HttpToolsProtocol):
     _receiving: tuple[object, bool] | None = None
     _received = 0
     _whole: Exchange | None = None
+    _between = True  # requests, by what the parser has seen
+    _head = b""  # of the hot path's last exchange, where it may be repeated
 
     def __init__(self, *arguments: Any, request_limit: int, hot_path: HotPath | None, **named: Any) -> None:
         """`request_limit`: bytes of a request at most, with whatever it says around its body."""
@@ -39,35 +42,54 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Called by the transport. What may be much of a large body does not go through the parser."""
         self.idle_since = None
+        if self._head and data.startswith(self._head) and self._is_repeated(data):
+            return
+        begins, self._head = self._between, b""
         head = data.find(_END_OF_HEAD) + len(_END_OF_HEAD) if len(data) >= LARGE and self._in_head() else 0
         if head > len(_END_OF_HEAD):
             self._feed(data[:head])
-            data = data[head:]
-            if self.transport.is_closing() or self._is_large_body(data):
+            if self.transport.is_closing() or self._is_large_body(memoryview(data)[head:]):
                 return
+            data, begins = data[head:], False
         self._feed(data)
         if self._whole is not None:
             exchange, self._whole = self._whole, None
+            if begins and self._between:
+                self._head = _head_of(data, exchange.length)
             exchange.begin()
         elif not self._is_large_body(b""):
             cycle = self.cycle
             if cycle is None or cycle.response_complete or cycle.more_body:
                 self._count(len(data))
 
+    def _is_repeated(self, data: bytes) -> bool:
+        """Whether this is all of a request whose head is the last one's, byte for byte, which has been read then."""
+        last: Exchange = self.cycle
+        if len(data) - len(self._head) != last.length or not last.response_complete or self.flow.write_paused:
+            return False
+        exchange = last.again()
+        if exchange is None:
+            return False
+        self.cycle = exchange
+        exchange.more_body = False
+        exchange.begin(data[len(self._head) :])
+        return True
+
     def _feed(self, data: bytes) -> None:
         super().data_received(data)
 
-    def _is_large_body(self, more: bytes) -> bool:
+    def _is_large_body(self, more: Body) -> bool:
         """Whether much of a request's body is still to come, after this; it is read elsewhere then."""
         exchange = self.cycle
         if type(exchange) is not Exchange or self.scheme != "http" or exchange.left() - len(more) < LARGE:
             return False
-        begun = b"".join((*exchange.parts, more))
-        self.transport.set_protocol(LargeBody(exchange.length, begun, self._large_body_whole, self))
+        begun, raw_from = (*exchange.parts, more), exchange.request.header_length
+        self.transport.set_protocol(LargeBody(exchange.length, begun, raw_from, self._large_body_whole, self))
         return True
 
     def on_message_begin(self) -> None:
         """Called by the parser. A scope is made for ASGI only."""
+        self._between = False
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -95,6 +117,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
+        self._between = True
         if type(self.cycle) is Exchange:
             self.cycle.more_body = False
             self._whole = self.cycle
@@ -102,10 +125,11 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         self.scope["state"][WHOLE] = True
 
-    def _large_body_whole(self, body: bytes) -> None:
+    def _large_body_whole(self, body: Body) -> None:
         """The parser has not seen the end of it; another one begins with the next request."""
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self._between = True
         self.transport.set_protocol(self)
         exchange: Exchange = self.cycle
         exchange.more_body = False
@@ -212,3 +236,9 @@ class Connection(HttpToolsProtocol):
             b"content-length: %d\r\n\r\n%b" % (status, len(body), body)
         )
         self.transport.close()
+
+
+def _head_of(request: bytes, length: int) -> bytes:
+    """The head of a request that is all there, with a body of this length, and nothing behind it; else nothing."""
+    size = len(request) - length
+    return request[:size] if size <= _REMEMBERED and request.find(_END_OF_HEAD) + len(_END_OF_HEAD) == size else b""

@@ -80,7 +80,7 @@ class V2(ByBytes):
     def decoding(self, request: InferenceRequest) -> int:
         """See Dialect. Raw numbers are used as they lie there, raw strings are not."""
         head, size = request.header_length, len(request.body)
-        if head is None or b"BYTES" in request.body[:head]:
+        if head is None or b"BYTES" in bytes(request.body[:head]):
             return size
         return head + (size - head) // _RAW
 
@@ -104,9 +104,9 @@ class Mlflow(ByBytes):
     def decode(self, request: InferenceRequest, model: LoadedModel) -> invocations.Invocation:
         """See Dialect."""
         if request.content_type == b"text/csv":
-            return invocations.decode_csv(request.body, model)
+            return invocations.decode_csv(bytes(request.body), model)
         check_json(request.content_type)
-        return invocations.decode(request.body, model)
+        return invocations.decode(bytes(request.body), model)
 
     def encode(self, decoded: invocations.Invocation, outputs: Mapping[str, Array]) -> Answer:
         """See Dialect."""

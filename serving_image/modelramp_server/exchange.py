@@ -21,6 +21,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
+Body = bytes | memoryview
 
 JSON: Header = (b"content-type", b"application/json")
 CLOSE: Header = (b"connection", b"close")
@@ -71,6 +72,7 @@ class Translation(Protocol):
 class InferenceRequest:
     """An inference request, whole, as it came. Times are of the monotonic clock, in seconds.
 
+    `body` is memory where it is large and has raw numbers in it: to copy them takes longer than to use them.
     `content_type` is in lower case, without its parameters, b"" where the client names none; `encoding` is the coding
     that the body is in, `limit` the bytes that it may have without it; `accepts` is the coding to answer in; `client`
     has a key LEFT once it has gone.
@@ -79,7 +81,7 @@ class InferenceRequest:
     route: str
     path: str
     headers: list[Header]
-    body: bytes
+    body: Body
     header_length: int | None
     arrived: float
     budget: float
@@ -94,6 +96,14 @@ class InferenceRequest:
     def deadline(self) -> float:
         """When the client's budget ends."""
         return self.arrived + self.budget
+
+    def again(self) -> InferenceRequest:
+        """Another one with the same head, which comes now."""
+        told = (self.content_type, self.encoding, self.accepts, self.limit)
+        arrived = time.monotonic()
+        return InferenceRequest(
+            self.route, self.path, self.headers, b"", self.header_length, arrived, self.budget, *told
+        )
 
     def as_rest(self) -> InferenceRequest:
         """What the candidate is asked."""

@@ -15,7 +15,16 @@ from typing import Any, Protocol
 
 from modelramp_server.batching.jobs import LEFT, Job, JobQueue, Outputs
 from modelramp_server.dialects import Decoded
-from modelramp_server.exchange import RELAYED, REQUEST_ID, Answer, Header, InferenceRequest, error_answer, request_of
+from modelramp_server.exchange import (
+    RELAYED,
+    REQUEST_ID,
+    Answer,
+    Body,
+    Header,
+    InferenceRequest,
+    error_answer,
+    request_of,
+)
 from modelramp_server.local_model import LocalModel
 from modelramp_server.observability.metrics import Metrics
 from modelramp_server.protocol.compression import SMALLEST
@@ -128,7 +137,15 @@ class Exchange:
         """Bytes of the body that are still to come."""
         return self.length - sum(map(len, self.parts)) if self.more_body else 0
 
-    def begin(self, body: bytes | None = None) -> None:
+    def again(self) -> Exchange | None:
+        """Another request with the same head; None for what is ASGI's."""
+        path = self._path
+        if path.local.memory.shedding:
+            return None
+        path.underway += 1
+        return Exchange(path, self._client, self.request.again(), self.length, self._id, self._relayed, self._relayable)
+
+    def begin(self, body: Body | None = None) -> None:
         """The body is whole: this, or what has come in parts."""
         request, path, parts = self.request, self._path, self.parts
         request.body = body if body is not None else parts[0] if len(parts) == 1 else b"".join(parts)

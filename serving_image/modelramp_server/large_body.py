@@ -4,26 +4,41 @@ of parts, each copied three times: for an image of 600 KB a good part of what a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from modelramp_server.exchange import Body
+
 LARGE = 64 * 1024  # bytes that are still to come
+ALIGNED = 16  # bytes: what memory for arrays is aligned to, and enough for any number
 
 
 class LargeBody(asyncio.BufferedProtocol):
     """Stands in for a connection until the body is whole; whatever else happens to that is passed on."""
 
-    def __init__(self, length: int, begun: bytes, whole: Callable[[bytes], None], connection: asyncio.Protocol) -> None:
+    def __init__(
+        self,
+        length: int,
+        begun: Iterable[Body],
+        raw_from: int | None,
+        whole: Callable[[Body], None],
+        connection: asyncio.Protocol,
+    ) -> None:
         """
         Args:
             length: bytes of the body.
             begun: what has come of it.
-            whole: told the body.
+            raw_from: where raw numbers begin in it; they are aligned in memory, to be used where they lie.
+            whole: told the body; where it has raw numbers, read-only memory, else bytes.
         """
-        self._body = np.empty(length, np.uint8).data
-        self._body[: len(begun)] = begun
-        self._rest = self._body[len(begun) :]
+        skew = -(raw_from or 0) % ALIGNED
+        self._body = np.empty(skew + length, np.uint8).data[skew:]
+        self._raw = raw_from is not None
+        self._rest = self._body
+        for part in begun:
+            self._rest[: len(part)] = part
+            self._rest = self._rest[len(part) :]
         self._whole = whole
         self._connection = connection
 
@@ -35,7 +50,7 @@ class LargeBody(asyncio.BufferedProtocol):
         """Called by the transport."""
         self._rest = self._rest[nbytes:]
         if not self._rest:
-            self._whole(bytes(self._body))
+            self._whole(self._body.toreadonly() if self._raw else bytes(self._body))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from modelramp_server.exchange import CLOSE, Header
+from modelramp_server.exchange import CLOSE, Body, Header
 
 COPIED = 64 * 1024  # bytes of a body up to which it is cheaper to put it behind its head
 
@@ -49,13 +49,13 @@ class OneWrite(RequestResponseCycle):
         return head
 
 
-def write_together(transport: asyncio.Transport, head: bytes, body: bytes) -> None:
+def write_together(transport: asyncio.Transport, head: bytes, body: Body) -> None:
     """Both in one system call, unless to copy the body would cost more."""
     if len(body) > COPIED:
         transport.write(head)
         transport.write(body)
     else:
-        transport.write(head + body)
+        transport.write(b"".join((head, body)))
 
 
 def response_head(status: int, headers: list[Header], keep_alive: bool) -> bytes:

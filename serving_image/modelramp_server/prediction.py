@@ -54,8 +54,14 @@ def draw(outputs: Mapping[str, Array]) -> Prediction | None:
     The class is an element of the first output of integers, booleans or strings; else the largest of a row of the
     first float output with rows, where those are probabilities: none is negative, and their sum is 1.
     """
-    labels = next((array for array in outputs.values() if array.dtype.kind in "iubOUS" and array.size), None)
-    scores = next((array for array in outputs.values() if _may_be_probabilities(array)), None)
+    labels: Array | None = None
+    scores: Array | None = None
+    for array in outputs.values():
+        if array.dtype.kind == "f":
+            if scores is None and _may_be_probabilities(array):
+                scores = array
+        elif labels is None and array.dtype.kind in "iubOUS" and array.size:
+            labels = array
     count = labels.size if labels is not None else scores.size // scores.shape[-1] if scores is not None else 0
     if not count:
         return None
@@ -68,7 +74,7 @@ def draw(outputs: Mapping[str, Array]) -> Prediction | None:
 
 
 def _may_be_probabilities(array: Array) -> bool:
-    return array.dtype.kind == "f" and array.ndim > 1 and 2 <= array.shape[-1] <= MOST_PROBABILITIES and array.size > 0
+    return array.ndim > 1 and 2 <= array.shape[-1] <= MOST_PROBABILITIES and array.size > 0
 
 
 def _best(scores: Array, index: int) -> tuple[int, float] | None:
@@ -76,7 +82,7 @@ def _best(scores: Array, index: int) -> tuple[int, float] | None:
     leading = scores.shape[:-1]
     place = (index % leading[0],) if len(leading) == 1 else np.unravel_index(index % prod(leading), leading)
     vector = scores[place]
-    if vector[0] < 0 or vector[-1] < 0:  # as in most outputs that are no probabilities
+    if vector.item(0) < 0 or vector.item(-1) < 0:  # as in most outputs that are no probabilities
         return None
     if vector.size > _FEW:
         low, total, best = float(vector.min()), float(vector.sum(dtype=np.float64)), int(vector.argmax())

@@ -1,14 +1,17 @@
 """Connections whose inference takes the hot path: whatever way the bytes come, the answers are those of ASGI."""
 
+import gzip
 import json
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from modelramp_server.large_body import LARGE
+from tests.server.pair import CANDIDATE, real_pair
 from tests.server.served import OWN, Served, eventually
 
 INFER = "/v2/models/digits/infer"
@@ -97,6 +100,67 @@ def test_a_request_may_come_byte_by_byte(wire: socket.socket) -> None:
     assert values(Reader(wire).answer()) == [30.0]
 
 
+def test_a_head_that_comes_again_is_read_once(
+    wire: socket.socket, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[bytes] = []
+    hot_path = server.service._hot_path
+    take = hot_path.take
+    monkeypatch.setattr(
+        hot_path, "take", lambda client, path, headers: taken.append(path) or take(client, path, headers)
+    )
+    reader = Reader(wire)
+
+    def ask(*requests: bytes) -> list[float]:
+        wire.sendall(b"".join(requests))
+        return [value for _ in requests for value in values(reader.answer())]
+
+    other = request(body(4), "x-request-id: 7")
+    assert ask(request(body(1))) + ask(request(body(2))) + ask(request(body(3))) == [10.0, 20.0, 30.0]
+    assert len(taken) == 1
+    wire.sendall(request(body(1)[:-1] + b" "))
+    assert reader.answer()[0] == 400, "its body is read as any other"
+    assert ask(other) + ask(request(body(5, 2))) + ask(request(body(6))) == [40.0, 50.0, 50.0, 60.0]
+    assert len(taken) == 4, "by each other head"
+    assert ask(request(body(1)), request(body(2)), request(body(3))) == [10.0, 20.0, 30.0]
+    assert ask(request(body(4))) + ask(request(body(5))) == [40.0, 50.0]
+    assert server.metric("modelramp_requests_total", route="infer", code="200") == 11
+    assert hot_path.underway == 0
+
+
+HEAD = len(request(body(1))) - len(body(1))
+
+
+@pytest.mark.parametrize("cut", [3, HEAD - 1, HEAD, HEAD + 7])
+def test_what_begins_as_the_last_request_did_may_come_in_parts(wire: socket.socket, server: Served, cut: int) -> None:
+    reader = Reader(wire)
+    wire.sendall(request(body(1)))
+    assert values(reader.answer()) == [10.0]
+    (connection,) = server.service.server.server_state.connections
+    sent = request(body(2)) + request(body(3))
+    wire.sendall(sent[:cut])
+    eventually(lambda: connection._received == cut)
+    wire.sendall(sent[cut:])
+    assert values(reader.answer()) + values(reader.answer()) == [20.0, 30.0]
+    wire.sendall(sent[:-1])
+    assert values(reader.answer()) == [20.0]
+    wire.sendall(sent[-1:])
+    assert values(reader.answer()) == [30.0]
+
+
+def test_a_head_is_not_remembered_from_its_middle_on(wire: socket.socket) -> None:
+    """Where one read begins inside a head, what it holds is no head: sent again, it is no request."""
+    first, second = request(body(1)), request(body(2), "x-a: b")
+    tail = second.index(b"x-a")
+    reader = Reader(wire)
+    wire.sendall(first + second[:tail])
+    assert values(reader.answer()) == [10.0]
+    wire.sendall(second[tail:])
+    assert values(reader.answer()) == [20.0]
+    wire.sendall(second[tail:])
+    assert reader.answer()[0] == 400
+
+
 @pytest.mark.parametrize("headers", [("connection: close",), ("x-request-id: 7",), ("accept-encoding: gzip",), ()])
 def test_it_answers_as_asgi_does(wire: socket.socket, server: Served, headers: tuple[str, ...]) -> None:
     reader = Reader(wire)
@@ -144,6 +208,48 @@ def test_large_bodies_and_what_follows_them(wire: socket.socket, cut: int) -> No
     wire.sendall(sent[:cut])
     wire.sendall(sent[cut:])
     assert [set(values(reader.answer())) for _ in range(3)] == [{40.0}, {30.0}, {50.0}]
+
+
+@pytest.mark.parametrize("size", [LARGE, 4 * LARGE])
+def test_a_large_body_of_raw_numbers_is_relayed(start, lookup_model, tmp_path: Path, size: int) -> None:
+    """Also one of just so many bytes that it is sent together with its head."""
+    stable, _ = real_pair(start, lookup_model, tmp_path, {}, {})
+    rows = size // 8 - 100
+    content = binary(rows, 3).partition(b"\r\n\r\n")[2]
+    cut = len(content) - 8 * rows
+    padded = content[:cut].ljust(size - 8 * rows) + content[cut:]
+    raw_from = f"inference-header-content-length: {size - 8 * rows}"
+    with socket.create_connection(("127.0.0.1", stable.port), timeout=30) as wire:
+        whole = request(padded, raw_from)
+        wire.sendall(whole[:-size])
+        eventually(lambda: stable.service._hot_path.underway == 1)
+        wire.sendall(padded)
+        answer = Reader(wire).answer()
+    assert len(padded) == size
+    assert set(values(answer)) == {30.0}
+    assert answer[1]["x-modelramp-revision"] == CANDIDATE
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "content", "status"),
+    [
+        ("/invocations", ("content-type: application/json",), json.dumps({"inputs": [3] * LARGE}).encode(), 200),
+        ("/invocations", ("content-type: text/csv",), b"x\n" + b"3\n" * LARGE, 200),
+        ("/predict", (), json.dumps({"inputs": [3] * LARGE}).encode(), 200),
+        ("/predict", (), b"x" * 2 * LARGE, 415),
+        (INFER, ("content-encoding: gzip",), gzip.compress(binary(LARGE, 3).partition(b"\r\n\r\n")[2], 0), 200),
+        (INFER, ("content-encoding: gzip",), b"x" * 2 * LARGE, 400),
+    ],
+    ids=["MLflow's JSON", "CSV", "a body of any kind", "none that is known", "compressed", "not compressed"],
+)
+def test_a_large_body_said_to_have_raw_numbers(
+    wire: socket.socket, path: str, headers: tuple[str, ...], content: bytes, status: int
+) -> None:
+    """It comes as memory instead of bytes, whatever it is for."""
+    head = int(binary(LARGE, 3).partition(b"inference-header-content-length: ")[2].partition(b"\r\n")[0])
+    wire.sendall(request(content, f"inference-header-content-length: {head}", *headers, path=path))
+    answered, _, said = Reader(wire).answer()
+    assert answered == status, said
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(start, lookup_model) -> None:

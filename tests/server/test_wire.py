@@ -1,8 +1,10 @@
 """The relay's own HTTP connections: every way in which an answer may rightly come, and bounds for the others."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -101,6 +103,22 @@ async def test_bytes_that_nobody_asked_for_end_the_connection(candidate: Candida
     found = await asked(candidate, times=3)
     assert [each.status for each in found if isinstance(each, Answer)] == [200, 200, 200], "no answer is another's"
     assert candidate.connections == 3
+
+
+async def test_who_takes_no_connection_is_not_slow_but_not_there() -> None:
+    """As a pod that has gone, before everybody knows: what is sent to its address is lost."""
+    with socket.socket() as deaf, ExitStack() as stack:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(3):  # more than its queue holds; nobody takes them out of it
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        client = CandidateClient(f"http://127.0.0.1:{deaf.getsockname()[1]}", "aaaaaaaa")
+        with pytest.raises(CandidateFailed) as failed:
+            await client.ask(request(), REVISION, 0.1)
+        await client.close()
+    assert failed.value.reason is Net.REFUSED
 
 
 async def test_a_request_that_is_given_up_takes_its_connection_along(candidate: Candidate) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -18,7 +18,6 @@ LEFT = "left"
 _IDLE = 1.0
 _PRESENT: Mapping[str, Any] = {}
 
-GroupKey = tuple[bytes, tuple[tuple[str, str, tuple[int, ...]], ...]]
 Outputs = dict[str, Array]
 Done = Callable[[Outputs, ServingError | None], None]
 
@@ -46,9 +45,9 @@ class Job:
     timer: asyncio.TimerHandle | None = None
 
     @property
-    def key(self) -> GroupKey:
+    def key(self) -> Hashable:
         """Jobs with one key may share a forward: same params, names, dtypes and trailing shapes."""
-        return self.params, tuple((name, array.dtype.str, array.shape[1:]) for name, array in self.inputs.items())
+        return self.params, *[(name, array.dtype, array.shape[1:]) for name, array in self.inputs.items()]
 
 
 class ShortForwards(Protocol):

@@ -59,7 +59,7 @@ class Predict:
         """See Dialect. However small a file is, it may take a while: all but plain JPEGs, by their pixels and those of
         the input that is made of them."""
         made = self._pipeline.pixels if self._pipeline is not None else None
-        pixels = structure.baseline_pixels(request.body) if made is not None else None
+        pixels = structure.baseline_pixels(bytes(request.body)) if made is not None else None
         if made is None or pixels is None:
             return _OFF_LOOP
         return len(request.body) + _PIXEL * max(pixels, made)
@@ -76,7 +76,7 @@ class Predict:
         asked = wanted(headers.get(b"accept", b"").decode("latin-1").strip(), request.path.partition("?")[2])
         if asked.kind is Kind.PNG and self._pipeline is None:
             raise _no_mask(spec.name for spec in model.outputs)
-        body, declared = request.body, request.content_type.decode("latin-1")
+        body, declared = bytes(request.body), request.content_type.decode("latin-1")
         if request.content_type == _FORM:
             body, declared = only_part(body, headers[b"content-type"])
         kind = kind_of(body, declared)

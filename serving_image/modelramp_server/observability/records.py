@@ -74,7 +74,7 @@ class Audit:
     async def __call__(self, request: InferenceRequest, answer: Answer) -> None:
         """See Record."""
         latency = time.monotonic() - request.arrived
-        given, said = await _digest(request.body), await _digest(answer.body)
+        given, said = await _digest(bytes(request.body)), await _digest(answer.body)
         output: Document = {"status": answer.status, "bytes": len(answer.body), "sha256": said}
         if answer.prediction is not None:
             output["class"] = answer.prediction.name
@@ -103,7 +103,7 @@ class Samples:
         if self._draw() < self._share:
             line = {
                 **_origin(request, answer, self._model),
-                "input": _sample(request.body),
+                "input": _sample(bytes(request.body)),
                 "output": {"status": answer.status, **_sample(answer.body)},
             }
             self._log.write(line)

@@ -26,7 +26,7 @@ def encoding_of(value: bytes) -> bytes:
     return encoding
 
 
-def inflate(body: bytes, encoding: bytes, limit: int) -> bytes:
+def inflate(body: bytes | memoryview, encoding: bytes, limit: int) -> bytes:
     """The plain body.
 
     Args:

@@ -121,7 +121,7 @@ def to_bytes(array: Array) -> bytes:
 def to_json(array: Array) -> Any:
     """Something orjson can write: flat, row-major. Numbers that JSON lacks become the strings that the
     protobuf JSON mapping gives them: "NaN", "Infinity", "-Infinity"."""
-    flat = np.ascontiguousarray(array).ravel()
+    flat = array.ravel()
     if flat.dtype.kind == "f":
         return flat if is_finite(flat) else [_number(value) for value in flat.tolist()]
     if datatype_of(flat) == "BYTES":
@@ -136,7 +136,10 @@ def is_finite(array: Array) -> bool:
 
 def _squares(array: Array) -> float:
     """The sum of a few floats' squares: where it is small, so are they, and it is found in no time; else infinite."""
-    return float(np.vdot(array, array)) if array.size <= _FEW else math.inf
+    if array.size > _FEW:
+        return math.inf
+    flat = array.ravel()
+    return float(flat.dot(flat))
 
 
 def fits(array: Array, spec: TensorSpec) -> bool:
@@ -168,10 +171,14 @@ def rows_of(inputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> int:
     Raises:
         BadRequest: inputs with different numbers of rows.
     """
-    counts = {inputs[spec.name].shape[0] for spec in specs if spec.shape[:1] == (-1,)}
-    if len(counts) > 1:
-        raise BadRequest(f"inputs have different numbers of rows: {sorted(counts)}")
-    return counts.pop() if counts else 1
+    rows = 0
+    for spec in specs:
+        if spec.shape and spec.shape[0] == -1:
+            count = inputs[spec.name].shape[0]
+            if count != rows and rows:
+                raise BadRequest(f"inputs have different numbers of rows: {sorted((rows, count))}")
+            rows = count
+    return rows or 1
 
 
 def parse_shape(shape: object, where: str) -> tuple[int, ...]:

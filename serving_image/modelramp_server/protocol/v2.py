@@ -46,7 +46,7 @@ class InferRequest:
 
 
 def decode(
-    body: bytes, header_length: int | None, inputs: Sequence[TensorSpec], outputs: Sequence[str]
+    body: bytes | memoryview, header_length: int | None, inputs: Sequence[TensorSpec], outputs: Sequence[str]
 ) -> InferRequest:
     """Parse and check the body of `/v2/models/{m}/infer`.
 
@@ -59,7 +59,7 @@ def decode(
     Raises:
         BadRequest: with the field that is wrong.
     """
-    document = _document(body if header_length is None else _header(body, header_length))
+    document = _document(bytes(body) if header_length is None else _header(body, header_length))
     tail = _NOTHING if header_length is None else memoryview(body)[header_length:]
     return check(document, tail, inputs, outputs)
 
@@ -109,10 +109,10 @@ def encode(request: InferRequest, outputs: Mapping[str, Array], name: str, versi
     return (b"".join([header, *tails]), len(header)) if tails else (header, None)
 
 
-def _header(body: bytes, length: int) -> bytes:
+def _header(body: bytes | memoryview, length: int) -> bytes:
     if not 0 <= length <= len(body):
         raise BadRequest(f"Inference-Header-Content-Length is {length}, the body has {len(body)} bytes")
-    return body[:length]
+    return bytes(body[:length])
 
 
 def _document(body: bytes) -> dict[str, Any]:

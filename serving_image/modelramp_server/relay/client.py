@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from ssl import SSLContext, create_default_context
 
-from modelramp_server.exchange import Answer, Header, InferenceRequest
+from modelramp_server.exchange import Answer, Body, Header, InferenceRequest
 from modelramp_server.relay.outcomes import Net
 from modelramp_server.relay.wire import Broken, Endpoint, TooLong, Wire
 
@@ -62,13 +62,21 @@ class CandidateClient:
             budget: seconds.
 
         Raises:
-            CandidateFailed: SLOW, BROKEN, REFUSED or SIZE.
+            CandidateFailed: SLOW, BROKEN, REFUSED or SIZE. Who takes no connection in time is not slow, but not there:
+                a process that hangs is still connected to, by its kernel.
         """
-        try:
-            async with asyncio.timeout(budget):
-                return await self._ask(request, revision, budget)
-        except TimeoutError:
-            raise CandidateFailed(Net.SLOW) from None
+        deadline = asyncio.get_running_loop().time() + budget
+        endpoint = self._endpoint(revision)
+        head = self._head(endpoint, request, budget)
+        wire = self._kept()
+        if wire is not None:
+            try:
+                return await self._exchange(endpoint, wire, head, request.body, deadline)
+            except CandidateFailed as failure:
+                if failure.reason is not Net.BROKEN or not wire.silent:
+                    raise  # else it may have ended before the request came: once more, on a fresh connection
+        wire = await self._connect(endpoint, deadline)
+        return await self._exchange(endpoint, wire, head, request.body, deadline)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -77,21 +85,12 @@ class CandidateClient:
         self._idle.clear()
         await asyncio.gather(*(wire.closed for wire in self._open))
 
-    async def _ask(self, request: InferenceRequest, revision: str, budget: float) -> Answer:
-        endpoint = self._endpoint(revision)
-        head = self._head(endpoint, request, budget)
-        wire = self._kept()
-        if wire is not None:
-            try:
-                return await self._exchange(endpoint, wire, head, request.body)
-            except CandidateFailed as failure:
-                if failure.reason is not Net.BROKEN or not wire.silent:
-                    raise  # else it may have ended before the request came: once more, on a fresh connection
-        return await self._exchange(endpoint, await self._connect(endpoint), head, request.body)
-
-    async def _exchange(self, endpoint: Endpoint, wire: Wire, head: bytes, body: bytes) -> Answer:
+    async def _exchange(self, endpoint: Endpoint, wire: Wire, head: bytes, body: Body, deadline: float) -> Answer:
         try:
-            reply = await wire.ask(head, body, self._answer_limit or ANSWER_LIMIT)
+            async with asyncio.timeout_at(deadline):
+                reply = await wire.ask(head, body, self._answer_limit or ANSWER_LIMIT)
+        except TimeoutError:
+            raise CandidateFailed(Net.SLOW) from None
         except Broken:
             raise CandidateFailed(Net.BROKEN) from None
         except TooLong:
@@ -128,11 +127,11 @@ class CandidateClient:
             wire.close()
         return None
 
-    async def _connect(self, endpoint: Endpoint) -> Wire:
+    async def _connect(self, endpoint: Endpoint, deadline: float) -> Wire:
         if endpoint.tls and self._tls is None:
             self._tls = create_default_context()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + CONNECT_TIMEOUT)):
                 wire = await Wire.connect(endpoint, self._tls if endpoint.tls else None, self._clock())
         except (OSError, TimeoutError):
             raise CandidateFailed(Net.REFUSED) from None

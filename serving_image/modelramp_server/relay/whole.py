@@ -111,7 +111,7 @@ def _check_bytes(raw: memoryview, datatype: str, count: int) -> None:
 
 def _asked(request: InferenceRequest) -> Collection[str]:
     """The names of the outputs that the request asks for; none where it leaves that to the server, or is too long."""
-    head = request.body[: request.header_length]
+    head = bytes(request.body[: request.header_length])
     if request.encoding or len(head) > PARSED or b'"outputs"' not in head:
         return ()
     wanted = orjson.loads(head).get("outputs")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from modelramp_server.exchange import Header
+from modelramp_server.exchange import Body, Header
 from modelramp_server.one_write import write_together
 
 _HEAD_LIMIT = 64 * 1024
@@ -87,7 +87,7 @@ class Wire(asyncio.Protocol):
         _, wire = await loop.create_connection(lambda: cls(born), endpoint.host, endpoint.port, ssl=tls)
         return wire
 
-    async def ask(self, head: bytes, body: bytes, limit: int) -> Reply:
+    async def ask(self, head: bytes, body: Body, limit: int) -> Reply:
         """Send a request, and wait for its answer. Cancelled, the connection is closed: the answer may still come.
 
         Args:
