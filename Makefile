@@ -72,7 +72,7 @@ integration: setup ## Test against a real API server, etcd and controllers
 	.venv/bin/pytest --numprocesses=3 tests/integration
 
 e2e: setup ## Test on a real node, under constant traffic
-	.venv/bin/pytest --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/e2e
+	.venv/bin/pytest --numprocesses=5 tests/e2e
 
 # Tiers with real clocks take turns, by locks (tests/e2e/conftest.py): integration comes first, while the cluster for e2e
 # comes up; then e2e; its last module needs little but time, and the server's tests run beside it. Tiers that know no

@@ -5,14 +5,37 @@ Modules marked `alone` have it for themselves; those marked `kills` only shut ou
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 Known = dict[str, Any]
+
+
+class Lines:
+    """Which process runs which modules, in which order. What stands in no line has one of its own, `rest`."""
+
+    def __init__(self, lines: Mapping[str, Sequence[str]]) -> None:
+        """`lines`: modules without their `test_`."""
+        self._places = {f"test_{module}": (line, at) for line, of in lines.items() for at, module in enumerate(of)}
+
+    def place(self, path: Path) -> tuple[str, int]:
+        """To sort by."""
+        return self._places.get(path.stem, ("rest", 0))
+
+    def scheduler(self, config: pytest.Config, log: Any) -> LoadScopeScheduling:
+        """For pytest-xdist."""
+        lines = self
+
+        class ByLine(LoadScopeScheduling):
+            def _split_scope(self, nodeid: str) -> str:
+                return lines.place(Path(nodeid.split("::")[0]))[0]
+
+        return ByLine(config, log)
 
 
 @contextmanager

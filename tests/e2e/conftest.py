@@ -27,37 +27,28 @@ BRING_UP, LONGEST = 1800.0, 420.0
 IMAGES = "--test-images" if RUNS_TRITON else "--images"
 HERE = Path(__file__).parent
 SETTLED = HERE / "test_settled.py"
-ORDER = [
-    "settled",
-    "hard_rows",
-    "story",
-    "autoscaled",
-    "gateway",
-    "promotion",
-    "drift",
-    "triton",
-    "shadow",
-    "takeover",
-    "killed",
-    "bad_candidates",
-    "dead_man",
-]
-"""Modules as they begin: long ones and steady ones early. A process that has one or two tests left takes a further
-module behind them at once; so what wants to be alone comes last, and nothing waits behind it."""
+LINES = together.Lines(
+    {
+        "still": ["settled", "dead_man"],
+        "hard": ["hard_rows", "drift"],
+        "large": ["autoscaled", "takeover", "bad_candidates"],
+        "steady": ["story", "gateway", "killed"],
+        "others": ["promotion", "shadow", "triton"],
+    }
+)
+"""By the process that runs them, modules in that order: so that all lines end at about one time, and the module that is
+`alone`, which waits for all of them, stands behind one that only waits too."""
+pytest_xdist_make_scheduler = LINES.scheduler
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The first test of a module waits for the cluster, or for its turn."""
-    items.sort(key=lambda item: place(item.path.stem.removeprefix("test_")))
+    items.sort(key=lambda item: LINES.place(item.path))
     begun: set[Path] = set()
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.timeout(LONGEST if item.path in begun else BRING_UP))
             begun.add(item.path)
-
-
-def place(module: str) -> int:
-    return ORDER.index(module) if module in ORDER else -1
 
 
 @pytest.fixture(scope="session")

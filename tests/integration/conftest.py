@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from modelramp.adapters.cache import Cache
 from modelramp.adapters.clock import SystemClock
@@ -37,36 +36,28 @@ TLS_GOODBYE = 0.1  # aiohttp ends TLS connections in the background ("Graceful S
 BRING_UP_SECONDS = 1500.0  # the first time on a machine, Kubernetes is compiled
 
 
-LINES = {
-    "killed": ["killed_at_every_write", "gateway", "previous_release"],
-    "operators": [
-        "alias_to_candidate",
-        "mlflow_registry",
-        "registry_webhooks",
-        "registry_credentials",
-        "lease",
-        "process",
-        "leadership",
-        "namespaced",
-    ],
-}
+LINES = together.Lines(
+    {
+        "killed": ["killed_at_every_write", "gateway", "previous_release"],
+        "operators": [
+            "alias_to_candidate",
+            "mlflow_registry",
+            "registry_webhooks",
+            "registry_credentials",
+            "lease",
+            "process",
+            "leadership",
+            "namespaced",
+        ],
+    }
+)
 """By the process that runs them, modules in that order; those marked `alone` stand last, as they wait for others."""
-PLACES = {f"test_{module}": (line, at) for line, modules in LINES.items() for at, module in enumerate(modules)}
-REST = "rest", 0
-
-
-class ByLine(LoadScopeScheduling):
-    def _split_scope(self, nodeid: str) -> str:
-        return PLACES.get(Path(nodeid.split("::")[0]).stem, REST)[0]
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByLine:
-    return ByLine(config, log)
+pytest_xdist_make_scheduler = LINES.scheduler
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The first test of a module waits for the control plane, and for its turn."""
-    items.sort(key=lambda item: PLACES.get(item.path.stem, REST))
+    items.sort(key=lambda item: LINES.place(item.path))
     begun: set[Path] = set()
     for item in items:
         if HERE in item.path.parents and item.path not in begun:
