@@ -136,10 +136,7 @@ def is_finite(array: Array) -> bool:
 
 def _squares(array: Array) -> float:
     """The sum of a few floats' squares: where it is small, so are they, and it is found in no time; else infinite."""
-    if array.size > _FEW:
-        return math.inf
-    flat = array.ravel()
-    return float(flat.dot(flat))
+    return float(np.vdot(array, array)) if array.size <= _FEW else math.inf
 
 
 def fits(array: Array, spec: TensorSpec) -> bool:
