@@ -76,19 +76,19 @@ e2e: setup ## Test on a real node, under constant traffic
 
 # Tiers with real clocks take turns, by locks (tests/e2e/conftest.py): integration comes first, while the cluster for e2e
 # comes up; then e2e; its last module needs little but time, and the server's tests run beside it. Tiers that know no
-# clock take the processor time that all of these leave.
+# clock, or only deadlines that are far away, take the processor time that all of these leave.
 test: setup .venv-triton/.ready .venv-torch/.ready .venv-clients/.ready ## All tiers
 	mkdir -p .demo
 	$(MAKE) --no-print-directory --jobs=3 --output-sync=line timed e2e untimed
 
 timed:
 	flock --close .demo/e2e.turn env -u MAKEFLAGS $(MAKE) --no-print-directory integration
-	flock --close .demo/e2e.busy hack/background.sh env -u MAKEFLAGS $(MAKE) --no-print-directory server server-torch \
-	    server-clients
+	flock --close .demo/e2e.busy hack/background.sh env -u MAKEFLAGS $(MAKE) --no-print-directory server
 
 untimed: export PYTEST_TIMEOUT = 1800
 untimed:
-	hack/background.sh env -u MAKEFLAGS $(MAKE) --no-print-directory static simulate coverage seeded
+	hack/background.sh env -u MAKEFLAGS $(MAKE) --no-print-directory static simulate coverage seeded \
+	    server-torch server-clients
 
 seeded: setup
 	.venv/bin/pytest tests/seeded_bugs tests/demo

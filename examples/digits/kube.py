@@ -68,15 +68,16 @@ class Kube:
 
     def fresh_namespace(self, body: Body) -> None:
         """The namespace, empty: what an earlier run left in it is removed first."""
-        self.remove_namespace(body["metadata"]["name"])
+        name = body["metadata"]["name"]
+        self.remove_namespace(name)
+        wait(f"the namespace {name} to be gone", 120, lambda: not self._exists(name))
         self.apply([body])
 
     def remove_namespace(self, name: str) -> None:
-        """With all that is in it; pods are given no time to end."""
+        """Begin to, with all that is in it; pods are given no time to end."""
         if self._exists(name):
             self.core.delete_namespace(name)
             self.core.delete_collection_namespaced_pod(name, grace_period_seconds=0)
-        wait(f"the namespace {name} to be gone", 120, lambda: not self._exists(name))
 
     def _exists(self, namespace: str) -> bool:
         try:

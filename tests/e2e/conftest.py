@@ -31,8 +31,8 @@ LINES = together.Lines(
     {
         "still": ["settled", "dead_man"],
         "hard": ["hard_rows", "drift"],
-        "large": ["autoscaled", "takeover", "bad_candidates"],
-        "steady": ["story", "gateway", "killed"],
+        "large": ["autoscaled", "takeover", "killed"],
+        "steady": ["story", "gateway", "bad_candidates"],
         "others": ["promotion", "shadow", "triton"],
     }
 )
@@ -106,16 +106,28 @@ def of_triton(stage: Stage) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _turn(request: pytest.FixtureRequest, stage: Stage, _busy: ExitStack) -> Iterator[None]:
-    """Beside others, or alone. The settled object stands whatever others do."""
-    if request.path == SETTLED:
+def _turn(request: pytest.FixtureRequest, stage: Stage) -> Iterator[None]:
+    """Beside others. The settled object stands whatever others do; who wants to be alone says when (`alone`)."""
+    marks = together.marks(request)
+    if request.path == SETTLED or "alone" in marks:
         yield
         return
-    marks = together.marks(request)
-    if "alone" in marks:
-        _busy.close()
     with together.turn(stages.OUTCOME, "e2e", marks):
         yield
+
+
+@pytest.fixture(scope="module")
+def alone(stage: Stage, _busy: ExitStack) -> Iterator[None]:
+    """From when all others are done."""
+    _busy.close()
+    with together.turn(stages.OUTCOME, "e2e", {"alone"}):
+        yield
+
+
+@pytest.fixture(scope="session")
+def stays(_set: together.Known) -> bool:
+    """Whether the cluster is there after the tests too."""
+    return bool(_set["found_running"])
 
 
 @pytest.fixture(scope="module")

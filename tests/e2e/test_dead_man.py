@@ -24,13 +24,19 @@ SLACK = 3.0  # for requests under way, and the volume that carries the split
 LONG: Body = {"steps": [{"weight": 50, "hold": "10m"}], "bake": "3s", "scaleDownDelay": "5s"}
 
 
+@pytest.fixture(scope="module")
+def _serving(scene: Scene) -> None:
+    scene.begin(1, LONG, replicas=2)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _short_ttl(stage: Stage) -> Iterator[None]:
+def _short_ttl(stage: Stage, _serving: None, alone: None, stays: bool) -> Iterator[None]:
     stages.install(stage.kube, registries=REGISTRIES, trafficTTL=f"{TTL:.0f}s")
     stage.kube.await_deployment(stages.SYSTEM, stages.OPERATOR, 120)
     yield
-    stages.install(stage.kube, registries=REGISTRIES)
-    stage.kube.await_deployment(stages.SYSTEM, stages.OPERATOR, 120)
+    if stays:
+        stages.install(stage.kube, registries=REGISTRIES)
+        stage.kube.await_deployment(stages.SYSTEM, stages.OPERATOR, 120)
 
 
 @contextlib.contextmanager
@@ -88,7 +94,6 @@ def await_silence(scene: Scene, gone: float) -> None:
 def test_traffic_returns_within_the_ttl_and_the_rollout_goes_on(
     scene: Scene, operator: Callable[[int], None], tmp_path: Path
 ) -> None:
-    scene.begin(1, LONG, replicas=2)
     with scene.clients():
         scene.move(2)
         scene.world.wait("50 % in force", READY, in_force)
