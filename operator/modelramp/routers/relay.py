@@ -19,6 +19,9 @@ from modelramp.domain.turn import Turn
 from modelramp.domain.world import Pod, World
 
 RENEWALS_PER_TTL = 3
+REMINDER = timedelta(seconds=10)
+"""So long may a stable pod take to act on a weight before it is told again. Now and then a kubelet brings a pod no word
+of a change before it looks at that pod by itself, a minute or more later (seen: 85 s); of the next change it does."""
 
 
 class Relay:
@@ -82,9 +85,13 @@ class Relay:
         return True
 
     def renew(self, turn: Turn) -> None:
-        """A new generation every third of the ttl."""
+        """A new generation every third of the ttl; sooner while a stable pod has not acted on the weight."""
         traffic = turn.status.traffic
+        if not traffic.live:
+            return _remind(turn)
         interval = turn.snap.policy.traffic_ttl / RENEWALS_PER_TTL
+        if not self.in_force(turn):
+            interval = min(interval, REMINDER)
         if traffic.renewed_at is None or turn.over(traffic.renewed_at, interval):
             turn.set(traffic=traffic.model_copy(update={"generation": traffic.generation + 1, "renewed_at": turn.now}))
             turn.wake_in(interval)
@@ -112,6 +119,14 @@ class Relay:
         copies = shadow(traffic.shadow, spec.rollout.shadow) if traffic.shadow else None
         value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl, header, copies)
         return {pod.name: value for pod in world.pods_of(stable.revision) if pod.ready or pod.split}
+
+
+def _remind(turn: Turn) -> None:
+    """Of a weight of 0. It is no new one, and does not prolong what the pods heard before it."""
+    traffic = turn.status.traffic
+    reminders = traffic.generation - traffic.weight_generation
+    if traffic.renewed_at is not None and turn.over(traffic.renewed_at + reminders * REMINDER, REMINDER):
+        turn.set(traffic=traffic.model_copy(update={"generation": traffic.generation + 1}))
 
 
 def _ready_stable_pods(turn: Turn) -> list[Pod]:
