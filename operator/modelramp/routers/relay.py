@@ -21,7 +21,7 @@ from modelramp.domain.world import Pod, World
 RENEWALS_PER_TTL = 3
 REMINDER = timedelta(seconds=10)
 """So long may a stable pod take to act on a weight before it is told again. Now and then a kubelet brings a pod no word
-of a change before it looks at that pod by itself, a minute or more later (seen: 85 s); of the next change it does."""
+of a change before its own next look at it, 60 to 90 s later (kubernetes/kubernetes#59873); of the next one it does."""
 
 
 class Relay:
