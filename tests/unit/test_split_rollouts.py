@@ -88,6 +88,30 @@ async def test_nor_does_a_candidate_keep_a_share_for_want_of_word() -> None:
     assert world.time - begun < 20
 
 
+async def test_nor_where_a_person_is_asked_what_now() -> None:
+    world, operator = await serving(spec(steps=[{"weight": 10, "hold": "10s"}], onFailure="Pause"))
+    world.behaviours[2] = Behaviour(bad_rate=0.5)
+    await until(world, operator, at(10))
+    missing = stable_pods(world)[0]
+    missing.found = 10**6
+    await until(world, operator, lambda s: s["phase"] == "Paused")
+    missing.found = world.status["traffic"]["generation"]
+    await run(world, operator, 12)
+    assert missing.weight == 0
+    generation = world.status["traffic"]["generation"]
+    await run(world, operator, 300)
+    assert world.status["traffic"]["generation"] == generation, "all have heard"
+
+
+async def test_who_says_nothing_is_not_told_more_often() -> None:
+    world, operator = await serving(spec(steps=[{"weight": 10, "hold": "10m"}]))
+    await until(world, operator, at(10))
+    world.deaf = True
+    generation = world.status["traffic"]["generation"]
+    await run(world, operator, 100)
+    assert world.status["traffic"]["generation"] - generation <= 3
+
+
 async def test_a_reminder_prolongs_nothing() -> None:
     """Of a pod that hears nothing at all, what it last heard expires."""
     world, operator = await serving(SPEC)
