@@ -1,6 +1,7 @@
 """A rollout and an abort by the router Gateway, with a real one (Traefik): exact shares, and no request fails."""
 
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -42,9 +43,19 @@ def scene(stage: Stage) -> Iterator[GatewayScene]:
     scene = GatewayScene(stage, "e2e-gateway")
     scene.open()
     scene.begin(1, ROLLOUT, replicas=2)
+    wait("the Gateway to know the route", READY, lambda: leads(scene.url()))
     yield scene
     scene.close()
     stages.cluster("unpublish", GATEWAY)
+
+
+def leads(url: str) -> bool:
+    """Whether a Gateway that may have just started acts on the route that it has accepted."""
+    try:
+        urllib.request.urlopen(f"{url}/v2/health/ready", timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def given(weight: int) -> Callable[[Status], bool]:
