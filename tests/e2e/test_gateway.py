@@ -1,7 +1,6 @@
 """A rollout and an abort by the router Gateway, with a real one (Traefik): exact shares, and no request fails."""
 
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,7 +10,6 @@ from examples.digits.kube import Body, wait
 from examples.digits.names import OBJECT
 from examples.digits.stage import Stage
 from examples.digits.story import serves
-from examples.digits.traffic import read
 from modelramp.api.status import Phase, Status
 from tests.e2e.scene import READY, Scene
 
@@ -44,21 +42,9 @@ def scene(stage: Stage) -> Iterator[GatewayScene]:
     scene = GatewayScene(stage, "e2e-gateway")
     scene.open()
     scene.begin(1, ROLLOUT, replicas=2)
-    url = f"{scene.url()}/v2/models/{scene.model}/infer"
-    wait("the Gateway to know the route", READY, lambda: leads(url))
     yield scene
     scene.close()
     stages.cluster("unpublish", GATEWAY)
-
-
-def leads(url: str) -> bool:
-    """Whether a Gateway that may have just started acts on the route that it has accepted."""
-    image, _ = read(stages.IMAGES)[0]
-    try:
-        urllib.request.urlopen(url, image, timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def given(weight: int) -> Callable[[Status], bool]:

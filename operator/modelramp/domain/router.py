@@ -92,7 +92,7 @@ class Steering(Protocol):
         ...
 
     def renew(self, turn: Turn) -> None:
-        """Keeps the present weight alive, where it would expire; tells those again who do not act on it."""
+        """Keeps the present weight alive, where it would expire."""
         ...
 
     def counting(self, status: Status) -> tuple[str, ...]:
