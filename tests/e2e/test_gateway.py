@@ -1,6 +1,7 @@
 """A rollout and an abort by the router Gateway, with a real one (Traefik): exact shares, and no request fails."""
 
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from examples.digits.kube import Body, wait
 from examples.digits.names import OBJECT
 from examples.digits.stage import Stage
 from examples.digits.story import serves
+from examples.digits.traffic import read
 from modelramp.api.status import Phase, Status
 from tests.e2e.scene import READY, Scene
 
@@ -42,9 +44,23 @@ def scene(stage: Stage) -> Iterator[GatewayScene]:
     scene = GatewayScene(stage, "e2e-gateway")
     scene.open()
     scene.begin(1, ROLLOUT, replicas=2)
+    url = f"{scene.url()}/v2/models/{scene.model}/infer"
+    wait("the Gateway to know the route", READY, lambda: leads(scene, url), pause=2.0)
     yield scene
     scene.close()
     stages.cluster("unpublish", GATEWAY)
+
+
+def leads(scene: Scene, url: str) -> bool:
+    """Whether the Gateway answers what clients will ask. The operator, which may have known no HTTPRoutes when the
+    object came to rest, is made to look at it again."""
+    scene.annotate(touched=str(time.time_ns()))
+    image, _ = read(stages.IMAGES)[0]
+    try:
+        urllib.request.urlopen(url, image, timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def given(weight: int) -> Callable[[Status], bool]:
