@@ -99,10 +99,18 @@ class InferenceRequest:
 
     def again(self) -> InferenceRequest:
         """Another one with the same head, which comes now."""
-        told = (self.content_type, self.encoding, self.accepts, self.limit)
-        arrived = time.monotonic()
         return InferenceRequest(
-            self.route, self.path, self.headers, b"", self.header_length, arrived, self.budget, *told
+            self.route,
+            self.path,
+            self.headers,
+            b"",
+            self.header_length,
+            time.monotonic(),
+            self.budget,
+            self.content_type,
+            self.encoding,
+            self.accepts,
+            self.limit,
         )
 
     def as_rest(self) -> InferenceRequest:

@@ -47,15 +47,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     begun: set[Path] = set()
     for item in items:
         if HERE in item.path.parents:
-            item.add_marker(pytest.mark.timeout(LONGEST if item.path in begun else BRING_UP))
+            first = item.path not in begun
+            item.add_marker(pytest.mark.timeout(BRING_UP if first else LONGEST), append=not first)
             begun.add(item.path)
 
 
 @pytest.fixture(scope="session")
 def _busy() -> Iterator[ExitStack]:
-    """Held for as long as this process takes part in what needs all of the machine: `make test` waits for that."""
+    """Held for as long as this process takes part in what needs all of the machine. Until it is over, who wants to be
+    alone waits, and `make test` with the server's tests."""
     with ExitStack() as busy:
-        busy.enter_context(together.locked(stages.OUTCOME / "e2e.busy", fcntl.LOCK_SH))
+        for name in ("busy", "others"):
+            busy.enter_context(together.locked(stages.OUTCOME / f"e2e.{name}", fcntl.LOCK_SH))
         yield busy
 
 
@@ -120,7 +123,7 @@ def _turn(request: pytest.FixtureRequest, stage: Stage) -> Iterator[None]:
 def alone(stage: Stage, _busy: ExitStack) -> Iterator[None]:
     """From when all others are done."""
     _busy.close()
-    with together.turn(stages.OUTCOME, "e2e", {"alone"}):
+    with together.locked(stages.OUTCOME / "e2e.others"):
         yield
 
 

@@ -60,6 +60,71 @@ async def test_a_stable_pod_born_before_the_weight_is_in_force_is_waited_for() -
     await until(world, operator, at(10))
 
 
+async def test_a_stable_pod_that_was_brought_no_word_of_a_weight_is_told_again() -> None:
+    world, operator = await serving(SPEC)
+    await until(world, operator, at(10))
+    missing = stable_pods(world)[0]
+    missing.found = 10**6  # what comes now, it does not hear of
+    await until(world, operator, lambda s: s["traffic"]["weight"] == 50)
+    missing.found, begun = world.status["traffic"]["generation"], world.time
+    await until(world, operator, at(50))
+    assert missing.weight == 50
+    assert world.time - begun < 15, "sooner than by a renewal"
+
+
+async def test_nor_does_a_candidate_keep_a_share_for_want_of_word() -> None:
+    world, operator = await serving(SPEC)
+    world.behaviours[2] = Behaviour(bad_rate=0.5)
+    await until(world, operator, at(10))
+    missing = stable_pods(world)[0]
+    missing.found = 10**6
+    await until(world, operator, lambda s: s["phase"] == "Aborting")
+    traffic, begun = world.status["traffic"], world.time
+    missing.found = traffic["generation"]
+    assert missing.weight == 10
+    await run(world, operator, 11)
+    assert missing.weight == 0
+    await until(world, operator, lambda s: s["phase"] == "Stable")
+    assert world.time - begun < 20
+
+
+async def test_nor_where_a_person_is_asked_what_now() -> None:
+    world, operator = await serving(spec(steps=[{"weight": 10, "hold": "10s"}], onFailure="Pause"))
+    world.behaviours[2] = Behaviour(bad_rate=0.5)
+    await until(world, operator, at(10))
+    missing = stable_pods(world)[0]
+    missing.found = 10**6
+    await until(world, operator, lambda s: s["phase"] == "Paused")
+    missing.found = world.status["traffic"]["generation"]
+    await run(world, operator, 12)
+    assert missing.weight == 0
+    generation = world.status["traffic"]["generation"]
+    await run(world, operator, 300)
+    assert world.status["traffic"]["generation"] == generation, "all have heard"
+
+
+async def test_who_says_nothing_is_not_told_more_often() -> None:
+    world, operator = await serving(spec(steps=[{"weight": 10, "hold": "10m"}]))
+    await until(world, operator, at(10))
+    world.deaf = True
+    generation = world.status["traffic"]["generation"]
+    await run(world, operator, 100)
+    assert world.status["traffic"]["generation"] - generation <= 3
+
+
+async def test_a_reminder_prolongs_nothing() -> None:
+    """Of a pod that hears nothing at all, what it last heard expires."""
+    world, operator = await serving(SPEC)
+    world.behaviours[2] = Behaviour(bad_rate=0.5)
+    await until(world, operator, at(10))
+    stable_pods(world)[0].found = 10**6
+    await until(world, operator, lambda s: s["phase"] == "Aborting")
+    renewed, begun = world.status["traffic"]["renewedAt"], world.time
+    await until(world, operator, lambda s: s["phase"] == "Stable")
+    assert world.status["traffic"]["renewedAt"] == renewed
+    assert 100 < world.time - begun < 130
+
+
 async def unsplit(steps: list[dict[str, Any]] | None = None) -> tuple[SimulatedWorld, Operator]:
     """Version 1 is of an image that knows no split; version 2 is asked for."""
     world = SimulatedWorld(spec(**({"steps": steps} if steps else {})))

@@ -45,8 +45,9 @@ def decide(snapshot: Snapshot) -> Decision:
     checks.note_stable(turn)
     if not suspended(turn) and not commands.obey(turn) and not commands.approved(turn):
         PHASES[turn.status.phase](turn)
-    if turn.status.phase in SPLIT_HELD and turn.status.traffic.live:
-        turn.snap.router.renew(turn)
+    router = turn.snap.router
+    if turn.status.phase in SPLIT_HELD and (turn.status.traffic.live or not router.withdrawn(turn)):
+        router.renew(turn)
     moves.account_for_holds(turn)
     moves.retire(turn)
     rollback.forget(turn)

@@ -213,6 +213,7 @@ def aborting(turn: Turn) -> None:
     stop = candidate.abort or AbortStatus(reason="Aborted", message="taken back", reject=False)
     router = turn.snap.router
     if turn.status.step is not None and not router.withdrawn(turn):
+        router.renew(turn)
         turn.wake_in(POLL)
         return turn.say(stop.reason, f"{stop.message}; waiting for {router.awaited(turn)}")
     taken_back(turn, stop)

@@ -92,7 +92,7 @@ class Steering(Protocol):
         ...
 
     def renew(self, turn: Turn) -> None:
-        """Keeps the present weight alive, where it would expire."""
+        """Keeps the present weight alive, where it would expire; tells those again who do not act on it."""
         ...
 
     def counting(self, status: Status) -> tuple[str, ...]:

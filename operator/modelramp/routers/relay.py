@@ -9,16 +9,19 @@ from datetime import timedelta
 
 from modelramp.api.routing import RouterKind
 from modelramp.api.spec import Spec
-from modelramp.api.status import Status
+from modelramp.api.status import Status, TrafficStatus
 from modelramp.desired.meta import Body, Owner
 from modelramp.desired.split import VERSION, shadow, split
 from modelramp.domain.metric import by_container
 from modelramp.domain.router import RouteKind, Tally, Trouble
 from modelramp.domain.share import held
 from modelramp.domain.turn import Turn
-from modelramp.domain.world import Pod, World
+from modelramp.domain.world import Pod, PodMetrics, World
 
 RENEWALS_PER_TTL = 3
+REMINDER = timedelta(seconds=10)
+"""So long may a stable pod take to act on a weight before it is told again. Now and then a kubelet brings a pod no word
+of a change before its own next look at it, 60 to 90 s later (kubernetes/kubernetes#59873); of the next one it does."""
 
 
 class Relay:
@@ -33,15 +36,8 @@ class Relay:
 
     def in_force(self, turn: Turn) -> bool:
         """Every ready stable pod acts on the present weight, and there is one."""
-        traffic = turn.status.traffic
         ready = _ready_stable_pods(turn)
-        return bool(ready) and all(
-            pod.metrics is not None
-            and pod.metrics.generation >= traffic.weight_generation
-            and pod.metrics.weight == traffic.weight
-            and (pod.metrics.shadow or 0) == traffic.shadow
-            for pod in ready
-        )
+        return bool(ready) and all(pod.metrics is not None and _acts(pod.metrics, turn.status.traffic) for pod in ready)
 
     def awaited(self, turn: Turn) -> str:
         share = held(turn.status)
@@ -82,9 +78,13 @@ class Relay:
         return True
 
     def renew(self, turn: Turn) -> None:
-        """A new generation every third of the ttl."""
+        """A new generation every third of the ttl; sooner while a stable pod says that it does not act on it."""
         traffic = turn.status.traffic
+        if not traffic.live:
+            return _remind(turn)
         interval = turn.snap.policy.traffic_ttl / RENEWALS_PER_TTL
+        if any(pod.metrics and not _acts(pod.metrics, traffic) for pod in _ready_stable_pods(turn)):
+            interval = min(interval, REMINDER)
         if traffic.renewed_at is None or turn.over(traffic.renewed_at, interval):
             turn.set(traffic=traffic.model_copy(update={"generation": traffic.generation + 1, "renewed_at": turn.now}))
             turn.wake_in(interval)
@@ -112,6 +112,23 @@ class Relay:
         copies = shadow(traffic.shadow, spec.rollout.shadow) if traffic.shadow else None
         value = split(traffic.generation, candidate.revision, traffic.weight, candidate.salt, ttl, header, copies)
         return {pod.name: value for pod in world.pods_of(stable.revision) if pod.ready or pod.split}
+
+
+def _acts(metrics: PodMetrics, traffic: TrafficStatus) -> bool:
+    """Whether a pod says that it acts on the present weight."""
+    return (
+        metrics.generation >= traffic.weight_generation
+        and metrics.weight == traffic.weight
+        and (metrics.shadow or 0) == traffic.shadow
+    )
+
+
+def _remind(turn: Turn) -> None:
+    """Of a weight of 0. It is no new one, and does not prolong what the pods heard before it."""
+    traffic = turn.status.traffic
+    reminders = traffic.generation - traffic.weight_generation
+    if traffic.renewed_at is not None and turn.over(traffic.renewed_at + reminders * REMINDER, REMINDER):
+        turn.set(traffic=traffic.model_copy(update={"generation": traffic.generation + 1}))
 
 
 def _ready_stable_pods(turn: Turn) -> list[Pod]:
