@@ -100,8 +100,7 @@ def never_done() -> onnx.ModelProto:
     """Version 4: version 2 behind a clean-up that repeats while the image moves by at least nothing: for ever."""
     model = better()
     graph = model.graph
-    for node in graph.node:
-        node.input[:] = ["clean_image" if name == INPUT else name for name in node.input]
+    feed(graph, "clean_image")
     graph.initializer.extend(
         [
             numpy_helper.from_array(np.array(np.iinfo(np.int64).max, np.int64), "most_rounds"),
@@ -136,6 +135,12 @@ def _clean_up() -> onnx.GraphProto:
         ],
         [numpy_helper.from_array(np.array(0, np.float32), "nothing")],
     )
+
+
+def feed(graph: onnx.GraphProto, name: str) -> None:
+    """The nodes that took the image take this instead."""
+    for node in graph.node:
+        node.input[:] = [name if given == INPUT else given for given in node.input]
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:

@@ -30,7 +30,7 @@ def hanging() -> onnx.ModelProto:
     """Version 2 behind a loop that never ends where an image has ink on it. It warms up well."""
     model = models.better()
     graph = model.graph
-    feed(graph, "endless_image")
+    models.feed(graph, "endless_image")
     graph.initializer.extend(
         [
             numpy_helper.from_array(np.array([1], np.int64), "of_pixels"),
@@ -74,16 +74,10 @@ def _round() -> onnx.GraphProto:
 def renamed() -> onnx.ModelProto:
     """Version 2 whose input has another name: it answers 4xx to everybody who knows the former."""
     model = models.better()
-    feed(model.graph, RENAMED)
+    models.feed(model.graph, RENAMED)
     model.graph.input[0].name = RENAMED
     onnx.checker.check_model(model)
     return model
-
-
-def feed(graph: onnx.GraphProto, name: str) -> None:
-    """The nodes that took the image take this instead."""
-    for node in graph.node:
-        node.input[:] = [name if given == INPUT else given for given in node.input]
 
 
 def log(model: onnx.ModelProto, name: str) -> int:
