@@ -45,16 +45,15 @@ def scene(stage: Stage) -> Iterator[GatewayScene]:
     scene.open()
     scene.begin(1, ROLLOUT, replicas=2)
     url = f"{scene.url()}/v2/models/{scene.model}/infer"
-    wait("the Gateway to know the route", READY, lambda: leads(scene, url), pause=2.0)
+    wait("the Gateway to know the route", READY, lambda: leads(url), pause=2.0)
     yield scene
     scene.close()
     stages.cluster("unpublish", GATEWAY)
 
 
-def leads(scene: Scene, url: str) -> bool:
-    """Whether the Gateway answers what clients will ask. The operator, which may have known no HTTPRoutes when the
-    object came to rest, is made to look at it again."""
-    scene.annotate(touched=str(time.time_ns()))
+def leads(url: str) -> bool:
+    """Whether the Gateway answers what clients will ask. The operator may learn of HTTPRoutes half a minute after the
+    object has come to rest."""
     image, _ = read(stages.IMAGES)[0]
     try:
         urllib.request.urlopen(url, image, timeout=5).close()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageOps
 
 from modelramp_server.images import npy
@@ -71,10 +72,50 @@ def test_every_kind_of_png_becomes_rgb(image: Image.Image, options: dict[str, An
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}, {"subsampling": 0}], ids=str)
 def test_every_kind_of_jpeg_becomes_rgb(mode: str, options: dict[str, Any]) -> None:
     body = saved(RGB.convert(mode), "JPEG", **options)
     assert (made(body, ANY)[0] == np.asarray(opened(body).convert("RGB"))).all()
+
+
+def test_grey_jpegs_as_they_are() -> None:
+    body = saved(RGB.convert("L").resize((31, 17)), "JPEG")
+    found = made(body, TensorSpec("x", "UINT8", (-1, -1, -1)), color="gray")
+    assert (found[0] == np.asarray(opened(body))).all()
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_jpegs_as_they_are_are_turned_upright(turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    body = saved(RGB, "JPEG", exif=exif)
+    assert (made(body, ANY)[0] == np.asarray(ImageOps.exif_transpose(opened(body)))).all()
+
+
+def test_a_jpeg_that_a_stricter_decoder_would_refuse_is_read() -> None:
+    body = saved(RGB, "JPEG")
+    assert body.endswith(b"\xff\xd9")
+    sloppy = body[:-2] + b"\x00" * 9 + body[-2:]  # some cameras leave such bytes before the end
+    with pytest.raises(ValueError, match="extraneous"):
+        simplejpeg.decode_jpeg(sloppy)
+    assert (made(sloppy, ANY)[0] == np.asarray(opened(body))).all()
+
+
+def test_a_damaged_jpeg_is_refused() -> None:
+    body = saved(RGB, "JPEG")
+    with pytest.raises(ServingError, match="damaged or cut short"):
+        made(body[: body.index(b"\xff\xda") + 40], ANY)
+
+
+def test_a_second_size_in_a_jpeg_gets_it_no_more_memory() -> None:
+    """Each decoder believes another one of them."""
+    large, small = saved(RGB.resize((240, 160)), "JPEG"), saved(RGB, "JPEG")
+    frame = large.index(b"\xff\xc0")
+    length = int.from_bytes(large[frame + 2 : frame + 4], "big")
+    second = small.index(b"\xff\xc0")
+    both = large[: frame + 2 + length] + small[second : second + 2 + length] + large[frame + 2 + length :]
+    with pytest.raises(ServingError):
+        made(both, ANY)
 
 
 @pytest.mark.parametrize("turn", range(1, 9))

@@ -134,14 +134,17 @@ async def test_events_change_the_copy_and_wake_the_object() -> None:
         assert names(cache, SERVICE, Key("shop", "other")) == []
 
 
-async def test_a_kind_that_the_cluster_lacks_holds_nothing_up_and_may_come_later(
+async def test_a_kind_that_the_cluster_lacks_holds_nothing_up_and_wakes_all_objects_when_it_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(reflector_module, "LONGEST_BACK_OFF", 0.01)
     (route,) = ROUTE_KINDS
     server = FakeServer()
     server.lacking = {path_of(route)}
-    cache = Cache(server, [], lambda _: None)  # type: ignore[arg-type]
+    server.put(DEPLOYMENT, "other", owner="other")
+    server.put(SERVICE, "other", owner="other")
+    woken: list[Key] = []
+    cache = Cache(server, [], woken.append)  # type: ignore[arg-type]
     running = asyncio.create_task(cache.run())
     async with asyncio.timeout(5):
         await cache.synced()
@@ -149,10 +152,12 @@ async def test_a_kind_that_the_cluster_lacks_holds_nothing_up_and_may_come_later
     error = cache.absent(route, KEY)
     assert error is not None
     assert error.status == 404
+    woken.clear()
     server.lacking = set()
     server.put(route, "digits")
     await until(lambda: names(cache, route) == ["digits"])
     assert cache.absent(route, KEY) is None
+    assert woken == [KEY, KEY, Key("shop", "other")], "for its route, and as one of all"
     running.cancel()
     await asyncio.wait([running])
 

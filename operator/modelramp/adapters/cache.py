@@ -20,14 +20,16 @@ SHOWN_SECONDS = 10.0
 
 
 class Cache:
-    """Of some namespaces (none named: all). ``wake`` is told whose objects have changed."""
+    """Of some namespaces (none named: all). ``wake`` is told whose objects have changed; and all of them when a kind of
+    route can be seen that could not, for those at rest may have waited for it."""
 
     def __init__(self, api: KubeApi, namespaces: Sequence[str], wake: Callable[[Key], None]) -> None:
         self._reflectors = {
-            (kind, namespace): Reflector(api, collection(kind, namespace), wake)
+            (kind, namespace): Reflector(api, collection(kind, namespace), wake, self._wake_all)
             for kind in KINDS
             for namespace in (namespaces or [EVERYWHERE])
         }
+        self._wake = wake
         self._clusterwide = not namespaces
         self._written: dict[Reflector, int] = {}
         self._deleted: dict[Reflector, set[tuple[Name, str]]] = {}
@@ -80,6 +82,10 @@ class Cache:
         if unseen:
             self._deleted[reflector] = unseen
         return not unseen
+
+    def _wake_all(self) -> None:
+        for owner in sorted({owner for it in self._reflectors.values() for owner in it.owners()}):
+            self._wake(owner)
 
     def _of(self, kind: Kind, namespace: str) -> Reflector:
         return self._reflectors[kind, EVERYWHERE if self._clusterwide else namespace]

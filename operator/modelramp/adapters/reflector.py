@@ -56,12 +56,16 @@ class Collection:
 
 
 class Reflector:
-    """``wake`` is told whose objects have changed, from the first list on."""
+    """``wake`` is told whose objects have changed, from the first list on; ``appeared`` is called when an optional kind
+    that was absent can be seen."""
 
-    def __init__(self, api: KubeApi, collection: Collection, wake: Callable[[Key], None]) -> None:
+    def __init__(
+        self, api: KubeApi, collection: Collection, wake: Callable[[Key], None], appeared: Callable[[], None]
+    ) -> None:
         self._api = api
         self._collection = collection
         self._wake = wake
+        self._appeared = appeared
         self._stored: dict[Name, Stored] = {}
         self._of: defaultdict[Key, set[Name]] = defaultdict(set)
         self._position: int | None = None  # None: not listed yet, or not to be trusted
@@ -89,6 +93,9 @@ class Reflector:
                     self._back_off = min(2 * self._back_off, LONGEST_BACK_OFF)
             elif error is not None:
                 raise error
+
+    def owners(self) -> list[Key]:
+        return list(self._of)
 
     def objects(self, owner: Key) -> list[Object]:
         """The objects that name this owner in their label, each the caller's to change."""
@@ -135,9 +142,11 @@ class Reflector:
             if not metadata.get("continue"):
                 break
             query["continue"] = metadata["continue"]
-        self.absent = None
+        was_absent, self.absent = self.absent is not None, None
         self._replace(found)
         self._move(metadata["resourceVersion"])
+        if was_absent:
+            self._appeared()
         return str(metadata["resourceVersion"])
 
     def _replace(self, found: dict[Name, Stored]) -> None:

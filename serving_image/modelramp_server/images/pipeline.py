@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from modelramp_server.images import KEY, render
 from modelramp_server.images.declared import ImageMetadata, Postprocess
 from modelramp_server.images.hook import Hook, found, prepared
@@ -103,7 +101,7 @@ class ImagePipeline:
                 hook failed).
         """
         if self._before is not None:
-            pixels = np.asarray(picture.upright(picture.pixels("RGB")))
+            pixels = picture.array("RGB")
             whole = View(picture.width, picture.height, (0, 0, picture.width, picture.height))
             return ImageInputs(prepared(self._before, pixels, self._inputs), whole)
         if self._preprocessor is None:

@@ -69,16 +69,15 @@ class Preprocessor:
             BadRequest: damaged, or of a size that the model does not take.
         """
         if self.size is None:
-            image = picture.upright(picture.pixels(self._mode))
-            return Prepared(self._array(image), _whole(picture))
+            return Prepared(self._array(picture.array(self._mode)), _whole(picture))
         height, width = self.size
         if (picture.width, picture.height) == (width, height):
-            return Prepared(self._array(picture.upright(picture.pixels(self._mode))), _whole(picture))
+            return Prepared(self._array(picture.array(self._mode)), _whole(picture))
         if self.declared.resize == "pad":
             return self._padded(picture, width, height)
         box = self._seen(picture, width, height)
         image = self._resized(picture, width, height, box)
-        return Prepared(self._array(image), View(picture.width, picture.height, box))
+        return Prepared(self._array(np.asarray(image)), View(picture.width, picture.height, box))
 
     def told(self) -> dict[str, object]:
         """What is declared, with what was found of the input where it was not."""
@@ -114,11 +113,10 @@ class Preprocessor:
         frame.paste(image, (left, top))
         x, y = picture.width / inner[0], picture.height / inner[1]
         box = -left * x, -top * y, (width - left) * x, (height - top) * y
-        return Prepared(self._array(frame), View(picture.width, picture.height, box))
+        return Prepared(self._array(np.asarray(frame)), View(picture.width, picture.height, box))
 
-    def _array(self, image: Image.Image) -> Array:
+    def _array(self, pixels: Array) -> Array:
         """Pixels in the input's order of axes and type, one row: a single pass where nothing is to be computed."""
-        pixels = np.asarray(image)
         if self.layout == "NHW":
             ordered = pixels
         else:
