@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from modelramp.adapters.cache import Cache
 from modelramp.adapters.clock import SystemClock
 from modelramp.adapters.credentials import Credentials
+from modelramp.adapters.keyed_fetch import KeyedFetch
 from modelramp.adapters.kube import KubeCluster
 from modelramp.adapters.kube_api import KubeApi
 from modelramp.adapters.lease import KubeLease
@@ -88,10 +89,10 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         configs = {name: registry.config() for name, registry in settings.registries.items()}
         measured = {name: metrics.measured(name, adapter, clock) for name, adapter in adapters.items()}
         registries = Registries(configs, measured, clock, queue.add)
-        fetch = await _fetch(settings, api, stack)
         echo = Echo(clock)
         cache = Cache(api, settings.watch_namespaces, queue.add_soon)
         cluster = KubeCluster(api, cache, clock, leader.may_write, echo)
+        fetch = KeyedFetch(await _fetch(settings, api, stack), cluster.annotate_pod)
         config = EngineConfig(
             server_image=settings.server_image,
             traffic_ttl=settings.traffic_ttl.total_seconds(),

@@ -102,13 +102,17 @@ class FrontDoor:
             return None
         from modelramp_server.security.api_keys import ApiKeys
         from modelramp_server.security.guard import Guard
+        from modelramp_server.security.operator_key import OperatorKey
         from modelramp_server.security.rate_limit import RateLimit
 
         burst = settings.rate_burst or max(1.0, settings.rate_limit)
         limit = RateLimit(settings.rate_limit, burst) if settings.rate_limit else None
         none = ApiKeys()
         held = (lambda: keys.keys) if keys is not None else lambda: none
-        return Guard(held, tokens, limit, self._open_paths(), self._metrics.rejected)
+        operator = OperatorKey(settings.operator_key_file)
+        self._watch_files((operator.path,), operator.reload)
+        operator.reload()  # watched already: what is written meanwhile is not missed
+        return Guard(held, operator, tokens, limit, self._open_paths(), self._metrics.rejected)
 
     def _open_paths(self) -> frozenset[str]:
         model = f"/v2/models/{self._model}"

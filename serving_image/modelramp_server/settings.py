@@ -133,6 +133,9 @@ class ServeSettings(WorkSettings):
     traffic_file: Path = Field(default=Path("/etc/modelramp/traffic/split"), description="file of the split")
     candidate_url: str = Field(default="", description="address of the candidate; {revision} is filled in")
     api_keys_file: Path | None = Field(default=None, description="file of hashed API keys (see hash-key)")
+    operator_key_file: Path = Field(
+        default=Path("/etc/modelramp/traffic/operator-key"), description="file of the digest of the operator's own key"
+    )
     jwt_jwks: str = Field(default="", description="file or https URL of the keys that tokens (JWT) are signed with")
     jwt_audience: str = Field(default="", description="whom tokens must be made for (aud)")
     jwt_issuer: str = Field(default="", description="whose tokens (iss)")

@@ -1,4 +1,4 @@
-"""What the chart's ValidatingAdmissionPolicy leaves of the operator's right to patch pods: one annotation."""
+"""What the chart's ValidatingAdmissionPolicy leaves of the operator's right to patch pods: two annotations."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from modelramp.ports import ClusterError, Key, Object
 from tests.integration.operator_process import until
 
 STRATEGIC = "application/strategic-merge-patch+json"
-TRAFFIC = "modelramp.dev/traffic"
+TRAFFIC, OPERATOR_KEY = "modelramp.dev/traffic", "modelramp.dev/operator-key"
 OWNED_BY = {"apiVersion": "v1", "kind": "ConfigMap", "name": "somebody", "uid": "a1b2"}
 
 FORBIDDEN: dict[str, tuple[Object, str]] = {
@@ -57,13 +57,14 @@ async def read_back(api: KubeApi, path: str) -> Any:
     return metadata.get("annotations", {})
 
 
-async def test_the_split_may_be_written_changed_and_taken_away(
-    kube_cluster: KubeCluster, admin: KubeApi, api: KubeApi, pod: str, namespace: str
+@pytest.mark.parametrize("name", [TRAFFIC, OPERATOR_KEY])
+async def test_what_a_pod_is_told_may_be_written_changed_and_taken_away(
+    kube_cluster: KubeCluster, admin: KubeApi, api: KubeApi, pod: str, namespace: str, name: str
 ) -> None:
-    for split in ('{"v":1,"generation":1}', '{"v":1,"generation":2}'):
-        await kube_cluster.annotate_pod(Key(namespace, "digits"), TRAFFIC, split)
-        assert await read_back(admin, pod) == {"example.org/a": "1", TRAFFIC: split}
-    await api.write("PATCH", pod, {"metadata": {"annotations": {TRAFFIC: None}}}, MERGE_PATCH)
+    for value in ('{"v":1,"generation":1}', '{"v":1,"generation":2}'):
+        await kube_cluster.annotate_pod(Key(namespace, "digits"), name, value)
+        assert await read_back(admin, pod) == {"example.org/a": "1", name: value}
+    await api.write("PATCH", pod, {"metadata": {"annotations": {name: None}}}, MERGE_PATCH)
     assert await read_back(admin, pod) == {"example.org/a": "1"}
 
 
@@ -79,8 +80,8 @@ async def test_a_pod_without_annotations_may_be_given_the_split(
 async def test_nothing_else_may_be_changed(admin: KubeApi, api: KubeApi, pod: str, change: str) -> None:
     patch, named = FORBIDDEN[change]
     before = await admin.read(pod)
-    only = "Modelramp's operator may change of a pod only the annotation modelramp.dev/traffic; this request changes"
-    with pytest.raises(ClusterError, match=f"{only} {named}$") as told:
+    only = "operator may change of a pod only the annotations modelramp.dev/traffic and modelramp.dev/operator-key"
+    with pytest.raises(ClusterError, match=f"{only}; this request changes {named}$") as told:
         await api.write("PATCH", pod, patch, STRATEGIC)
     assert told.value.status == 422
     after = await admin.read(pod)

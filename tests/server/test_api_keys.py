@@ -12,6 +12,7 @@ import pytest
 from modelramp_server import cli
 from modelramp_server.security import api_keys
 from modelramp_server.security.guard import Guard
+from modelramp_server.security.operator_key import OperatorKey
 from modelramp_server.security.rate_limit import MOST_CALLERS, RateLimit
 from modelramp_server.security.refusals import RateLimited
 from tests.server import candidate_stub
@@ -239,8 +240,9 @@ class Anybody:
         return "jwt:somebody"
 
 
-async def test_where_there_are_no_keys_no_mark_spares_the_rate() -> None:
-    guard = Guard(api_keys.ApiKeys, Anybody(), RateLimit(0.01, 1), frozenset(), lambda reason: None)
+async def test_where_there_are_no_keys_no_mark_spares_the_rate(tmp_path: Path) -> None:
+    none = OperatorKey(tmp_path / "none")
+    guard = Guard(api_keys.ApiKeys, none, Anybody(), RateLimit(0.01, 1), frozenset(), lambda reason: None)
     headers = [(b"authorization", b"Bearer a.b.c"), (b"x-modelramp-peer", b"")]
     await guard.admit(headers)
     with pytest.raises(RateLimited):

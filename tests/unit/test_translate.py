@@ -236,9 +236,10 @@ def test_a_workload_is_observed_when_its_controller_has_seen_the_newest_spec() -
 
 def test_a_pod_on_its_way_out_is_not_ready() -> None:
     body = pod(conditions={"Ready": ("True", "")}, podIP="192.0.2.1")
-    body["metadata"]["annotations"] = {"modelramp.dev/traffic": "{}"}
+    body["metadata"]["annotations"] = {"modelramp.dev/traffic": "{}", "modelramp.dev/operator-key": "sha256:0"}
     seen = translate.pod(body)
-    assert (seen.ready, seen.deleting, seen.ip, seen.split) == (True, False, "192.0.2.1", "{}")
+    assert (seen.ready, seen.deleting, seen.ip) == (True, False, "192.0.2.1")
+    assert (seen.split, seen.operator_key) == ("{}", "sha256:0")
     body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     seen = translate.pod(body)
     assert (seen.ready, seen.deleting) == (False, True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from modelramp.adapters.faults import pod_fault, workload_fault
 from modelramp.desired.meta import (
+    KEY_ANNOTATION,
     MESSAGE_ANNOTATION,
     REASON_ANNOTATION,
     REVISION_LABEL,
@@ -74,6 +75,7 @@ def pod(body: Object) -> Pod:
         deleting=deleting,
         ip=status.get("podIP"),
         split=metadata.get("annotations", {}).get(SPLIT_ANNOTATION, ""),
+        operator_key=metadata.get("annotations", {}).get(KEY_ANNOTATION, ""),
         fault=pod_fault(body),
         restarts=sum(c["restartCount"] for c in status.get("containerStatuses", ()) if c["name"] == "server"),
     )

@@ -12,6 +12,7 @@ REVISION_LABEL = f"{GROUP}/revision"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "modelramp"}
 APPLIED_ANNOTATION = f"{GROUP}/applied"
 SPLIT_ANNOTATION = f"{GROUP}/traffic"
+KEY_ANNOTATION = f"{GROUP}/operator-key"
 STATE_ANNOTATION = f"{GROUP}/state"
 REASON_ANNOTATION = f"{GROUP}/reason"
 MESSAGE_ANNOTATION = f"{GROUP}/message"

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from modelramp.api.server import Device, Gpu, Runtime, Server, Upstream
-from modelramp.desired.meta import GRPC, GRPC_PORT, PORT, SPLIT_ANNOTATION, Body, Owner
+from modelramp.desired.meta import GRPC, GRPC_PORT, KEY_ANNOTATION, PORT, SPLIT_ANNOTATION, Body, Owner
 from modelramp.domain.world import ModelVersion
 
 USER = 65532
@@ -79,11 +79,12 @@ def _grace_seconds(server: Server) -> int:
 
 
 def _volumes() -> list[Body]:
-    split = {"path": "split", "fieldRef": {"fieldPath": f"metadata.annotations['{SPLIT_ANNOTATION}']"}}
+    told = {"split": SPLIT_ANNOTATION, "operator-key": KEY_ANNOTATION}
+    items = [{"path": p, "fieldRef": {"fieldPath": f"metadata.annotations['{name}']"}} for p, name in told.items()]
     return [
         {"name": "model", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},
-        {"name": "traffic", "downwardAPI": {"items": [split]}},
+        {"name": "traffic", "downwardAPI": {"items": items}},
     ]
 
 

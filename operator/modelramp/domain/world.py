@@ -102,6 +102,7 @@ class Pod:
     deleting: bool = False
     ip: str | None = None
     split: str = ""  # the annotation as it stands
+    operator_key: str = ""  # the annotation that tells the pod by what key it knows the operator
     fault: Fault | None = None
     restarts: int = 0  # of its server
     metrics: PodMetrics | None = None  # None: not scraped, or did not answer

@@ -72,7 +72,8 @@ def from_json(data: object, datatype: str, where: str) -> Array:
     wanted = DTYPES[datatype]
     if datatype == "UINT64" and array.dtype.kind == "f":
         array = _unsigned(data, array)
-    if array.size and array.dtype.kind not in ACCEPTED_KINDS[wanted.kind]:
+    strange = array.size and array.dtype.kind not in ACCEPTED_KINDS[wanted.kind]
+    if strange or (wanted.kind != "b" and isinstance(data, list) and _has_booleans(data)):
         raise BadRequest(f"{where}: data has values that are no {datatype}")
     return narrow(array, wanted, where)
 
@@ -206,6 +207,11 @@ def reshape(array: Array, shape: tuple[int, ...], where: str) -> Array:
     if array.ndim > 1:
         raise BadRequest(f"{where}: data is nested as {list(array.shape)}, shape says {list(shape)}")
     return array.reshape(shape)
+
+
+def _has_booleans(data: list[Any]) -> bool:
+    """In lists that are not ragged. Beside numbers numpy takes them for 0 and 1."""
+    return any(map(_has_booleans, data)) if data and isinstance(data[0], list) else bool in map(type, data)
 
 
 def _unsigned(data: list[Any] | Array, array: Array) -> Array:
