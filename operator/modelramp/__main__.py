@@ -102,7 +102,7 @@ async def operate(settings: Settings, environment: Environment, stop_on_signals:
         fleet = Fleet(clock, settings.rollouts.limits(), freezes, queue.add)
         notifiers = [Notifier(target, clock, metrics.notified) for target in _targets(settings)]
         observers: list[Observer] = [logs.DecisionLog(), metrics, *notifiers]
-        scraper, prober = Scraper(fetch), PodProber(fetch)
+        scraper, prober = Scraper(fetch), PodProber(fetch.patient)
         write_back = WriteBack(configs, measured, leader.may_write, metrics.tagged)
         approvals = Approvals(queue.add)
         reconciler = Reconciler(

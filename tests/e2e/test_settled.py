@@ -48,12 +48,12 @@ class GuardedScene(Scene):
 def scene(stage: Stage, _turn: None) -> Iterator[GuardedScene]:
     scene = GuardedScene(stage, "e2e-settled")
     scene.open()
+    scene.begin(1, replicas=1)
     yield scene
     scene.close()
 
 
 def test_pods_that_ask_for_keys_are_tried_before_they_serve(scene: GuardedScene) -> None:
-    scene.begin(1, replicas=1)
     events = scene.world.events
     wait("word of the gates", 20, lambda: any(event.reason == "GatePassed" for event in events))
     assert ["smoke example" in event.message for event in events if event.reason == "GatePassed"] == [True]

@@ -200,8 +200,13 @@ async def test_an_operator_that_finds_all_at_rest_writes_nothing(
     admin: KubeApi, operator_kubeconfig: Path, tmp_path: Path, namespace: str
 ) -> None:
     life = Life(admin, operator_kubeconfig, tmp_path, namespace)
-    resources = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
-    await create(life, {**SPEC, "server": {"resources": resources}, "scaling": {"minReplicas": 2, "maxReplicas": 4}})
+    server = {
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        "env": [{"name": "NOTHING", "value": ""}],
+        "volumes": [{"name": "keys", "secret": {"secretName": "keys"}}],
+        "volumeMounts": [{"name": "keys", "mountPath": "/etc/keys", "readOnly": True}],
+    }
+    await create(life, {**SPEC, "server": server, "scaling": {"minReplicas": 2, "maxReplicas": 4}})
     async with StandInNode(admin, namespace).running(), answering(life) as url:
         life.begin(url)
         try:

@@ -142,6 +142,13 @@ def test_a_small_body_that_nobody_read_costs_no_connection(guarded: Served) -> N
     connection.close()
 
 
+def test_who_sends_much_is_told_no_before_the_connection_ends(guarded: Served) -> None:
+    """One that is closed upon unread bytes is reset, and the client may never see the answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", guarded.port, timeout=10)
+    assert exchange(connection, "POST", INFER, b"x" * (16 << 20)).status == 401
+    connection.close()
+
+
 def test_the_rate_is_each_callers_own(start: Any, lookup_model: Path, tmp_path: Path) -> None:
     server = start(lookup_model, api_keys_file=both(tmp_path), rate_limit=0.01, rate_burst=2)
     assert [infer(server, ALICE).status for _ in range(2)] == [200, 200]

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from modelramp_server.images import npy
 from modelramp_server.images.declared import read
+from modelramp_server.images.picture import Picture
 from modelramp_server.images.pipeline import ImagePipeline
 from modelramp_server.images.render import palette
 from modelramp_server.images.sniff import Kind
@@ -107,15 +108,28 @@ def test_a_damaged_jpeg_is_refused() -> None:
         made(body[: body.index(b"\xff\xda") + 40], ANY)
 
 
-def test_a_second_size_in_a_jpeg_gets_it_no_more_memory() -> None:
-    """Each decoder believes another one of them."""
-    large, small = saved(RGB.resize((240, 160)), "JPEG"), saved(RGB, "JPEG")
-    frame = large.index(b"\xff\xc0")
-    length = int.from_bytes(large[frame + 2 : frame + 4], "big")
-    second = small.index(b"\xff\xc0")
-    both = large[: frame + 2 + length] + small[second : second + 2 + length] + large[frame + 2 + length :]
-    with pytest.raises(ServingError):
-        made(both, ANY)
+def test_a_jpeg_whose_size_two_decoders_read_differently_is_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is known. It would get past the limit on pixels."""
+    body = saved(RGB, "JPEG")
+    wanted = np.asarray(opened(body))
+    monkeypatch.setattr(simplejpeg, "decode_jpeg_header", lambda _: (4000, 6000, "YCbCr", "420"))
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", None)
+    assert (made(body, ANY)[0] == wanted).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:2:2"}, {"subsampling": 0}], ids=str)
+@pytest.mark.parametrize("size", [(60, 40), (31, 17), (1, 1)], ids=str)
+def test_the_quicker_decoder_finds_the_same_pixels(
+    mode: str, options: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = saved(RGB.convert(mode).resize(size), "JPEG", **options)
+    wanted = np.asarray(opened(body))
+    picture = pipeline().open(body, Kind.JPEG)
+    monkeypatch.setattr(Picture, "pixels", None)
+    found = picture.array(mode)
+    assert found.dtype == np.uint8 and (found == wanted).all()
+    assert not found.flags.writeable, "as Pillow's are: a hook must not work with the one and fail with the other"
 
 
 @pytest.mark.parametrize("turn", range(1, 9))

@@ -1,5 +1,6 @@
 """The operator tries a model that asks for keys: it writes its key's digest on the pod, which shows it as a file."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -14,11 +15,16 @@ from modelramp.adapters.keyed_fetch import KeyedFetch
 from modelramp.adapters.pod_http import DirectFetch
 from modelramp.adapters.prober import PodProber
 from modelramp.adapters.scraper import Scraper
+from modelramp.domain.findings import Inference
 from modelramp.domain.world import Pod
 from modelramp.ports import Key, ProbeError
 from modelramp_server.security import api_keys
+from modelramp_server.security.guard import Guard
 from modelramp_server.security.operator_key import OPERATOR, OperatorKey
-from tests.server.served import OWN, Served, eventually
+from modelramp_server.security.rate_limit import RateLimit
+from modelramp_server.security.refusals import Unauthenticated
+from tests.server.candidate_stub import Candidate
+from tests.server.served import OWN, Served, eventually, split
 
 POD = Pod("digits-0", OWN, ip="127.0.0.1")
 BODY = {"inputs": [2]}
@@ -67,7 +73,7 @@ async def fetch(guarded: Served) -> AsyncIterator[DirectFetch]:
 
 async def test_a_model_that_asks_for_keys_is_tried(fetch: DirectFetch, kubelet: Kubelet, tmp_path: Path) -> None:
     keyed = KeyedFetch(fetch, kubelet.annotate)
-    operator = PodProber(keyed)
+    operator = PodProber(keyed.patient)
     [tensor] = await operator.inputs("shop", POD, "digits")
     assert (tensor.name, tensor.datatype) == ("x", "INT64")
     [(pod, digest)] = kubelet.written
@@ -84,7 +90,7 @@ async def test_a_model_that_asks_for_keys_is_tried(fetch: DirectFetch, kubelet: 
 async def test_a_key_opens_one_pod_to_one_operator(
     fetch: DirectFetch, kubelet: Kubelet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    former, present = (PodProber(KeyedFetch(fetch, kubelet.annotate)) for _ in range(2))
+    former, present = (PodProber(KeyedFetch(fetch, kubelet.annotate).patient) for _ in range(2))
     await former.inputs("shop", POD, "digits")
     old = replace(POD, operator_key=kubelet.written[-1][1])
     await present.inputs("shop", old, "digits")
@@ -96,6 +102,45 @@ async def test_a_key_opens_one_pod_to_one_operator(
         await present.inputs("shop", replace(POD, name="digits-1"), "digits")
     known = replace(POD, operator_key=kubelet.written[1][1])
     assert await present.inputs("shop", known, "digits")
+
+
+def test_the_key_goes_no_further(start: Any, lookup_model: Path, tmp_path: Path) -> None:
+    candidate = Candidate()
+    try:
+        file, kubelet = tmp_path / "split", Kubelet(tmp_path)
+        keys = tmp_path / "keys"
+        keys.write_text(api_keys.entry("alice", api_keys.new_key()))
+        settings = {"api_keys_file": keys, "operator_key_file": kubelet.file, "traffic_file": file}
+        server = start(lookup_model, candidate_url=candidate.url, **settings)
+        file.write_text(split(2, 100))
+        eventually(lambda: server.metric("modelramp_traffic_generation") == 2)
+
+        async def tried() -> Inference:
+            async with DirectFetch(server.port) as fetch:
+                return await PodProber(KeyedFetch(fetch, kubelet.annotate).patient).infer("shop", POD, BODY, 5.0)
+
+        assert asyncio.run(tried()).status == 200 and not candidate.heads
+    finally:
+        candidate.stop()
+
+
+async def test_where_only_tokens_are_taken_the_operator_is_let_in_at_any_rate(tmp_path: Path) -> None:
+    key = b"k" * 64
+    operator = OperatorKey(tmp_path / "operator-key")
+    operator.path.write_text(f"sha256:{sha256(key).hexdigest()}")
+    operator.reload()
+    guard = Guard(api_keys.ApiKeys, operator, Nobody(), RateLimit(0.01, 1), frozenset(), lambda reason: None)
+    for _ in range(3):
+        await guard.admit_to("/v2/models/digits/infer", [(b"x-api-key", key)])
+    with pytest.raises(Unauthenticated):
+        await guard.admit_to("/v2/models/digits/infer", [(b"x-api-key", key[:-1])])
+
+
+class Nobody:
+    """Takes no token."""
+
+    async def owner(self, token: str) -> str:
+        raise Unauthenticated(token)
 
 
 def test_a_file_that_says_no_digest_admits_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

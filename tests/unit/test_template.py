@@ -59,6 +59,15 @@ def test_a_variable_of_the_users_can_name_those_before_it() -> None:
     assert names.index("MODEL_VERSION") < names.index("UPSTREAM"), "Kubernetes fills in what stands before"
 
 
+def test_a_volume_shows_what_the_operator_tells_the_pod() -> None:
+    [traffic] = [volume for volume in rendered()["spec"]["volumes"] if volume["name"] == "traffic"]
+    shown = {item["path"]: item["fieldRef"]["fieldPath"] for item in traffic["downwardAPI"]["items"]}
+    assert shown == {
+        "split": "metadata.annotations['modelramp.dev/traffic']",
+        "operator-key": "metadata.annotations['modelramp.dev/operator-key']",
+    }
+
+
 def test_extra_volumes_are_seen_by_fetch_and_server() -> None:
     keys = {"name": "keys", "secret": {"secretName": "keys"}}
     mount = {"name": "keys", "mountPath": "/etc/keys", "readOnly": True}

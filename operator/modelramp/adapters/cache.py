@@ -6,6 +6,7 @@ and wakes the object then.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from modelramp.adapters.kube_api import KubeApi, everywhere, path_of
 from modelramp.adapters.reflector import Collection, Name, Reflector, Trim
@@ -25,7 +26,7 @@ class Cache:
 
     def __init__(self, api: KubeApi, namespaces: Sequence[str], wake: Callable[[Key], None]) -> None:
         self._reflectors = {
-            (kind, namespace): Reflector(api, collection(kind, namespace), wake, self._wake_all)
+            (kind, namespace): Reflector(api, collection(kind, namespace), wake, partial(self._wake_all, namespace))
             for kind in KINDS
             for namespace in (namespaces or [EVERYWHERE])
         }
@@ -83,8 +84,9 @@ class Cache:
             self._deleted[reflector] = unseen
         return not unseen
 
-    def _wake_all(self) -> None:
-        for owner in sorted({owner for it in self._reflectors.values() for owner in it.owners()}):
+    def _wake_all(self, namespace: str) -> None:
+        beside = (it for (_, theirs), it in self._reflectors.items() if theirs == namespace)
+        for owner in sorted({owner for reflector in beside for owner in reflector.owners()}):
             self._wake(owner)
 
     def _of(self, kind: Kind, namespace: str) -> Reflector:

@@ -102,12 +102,13 @@ def fits(wanted: Object, found: Object) -> bool:
 
 
 def stands(wanted: Any, found: Any) -> bool:
-    """Whether everything that is wanted is there; mappings may hold more, lists may not."""
+    """Whether everything that is wanted is there; mappings may hold more, lists may not. The API server leaves out what
+    is an empty string."""
     if wanted == found:
         return True
     match wanted, found:
         case dict(), dict():
-            return all(key in found and stands(value, found[key]) for key, value in wanted.items())
+            return all(stands(value, found.get(key, "")) for key, value in wanted.items())
         case list(), list():
             return len(wanted) == len(found) and all(map(stands, wanted, found))
     return False

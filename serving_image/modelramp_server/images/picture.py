@@ -31,7 +31,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPS = (5, 6, 7, 8)
-_SPACES = {"RGB": ("RGB", 3), "L": ("GRAY", 1)}  # by Pillow's modes: simplejpeg's name, and channels
+_SPACES = {"RGB": "RGB", "L": "GRAY"}  # simplejpeg's names of Pillow's modes
 
 # Pillow warns of what it makes do with; a stranger's file is no news.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -69,7 +69,7 @@ class Picture:
             raise BadRequest(f"the image is damaged or cut short: {_text(error)}") from None
 
     def array(self, mode: str) -> Array:
-        """All of its pixels, upright: uint8, (height, width, 3) for `RGB`, (height, width) for `L`.
+        """All of its pixels, upright: uint8, (height, width, 3) for `RGB`, (height, width) for `L`. Not to be written.
 
         Raises:
             BadRequest: damaged or cut short.
@@ -81,14 +81,14 @@ class Picture:
 
     def _decoded(self, mode: str) -> Array | None:
         """A JPEG of that mode, as it is in the file; None where there is anything about it."""
-        space, channels = _SPACES[mode]
-        room = np.empty((self.image.height, self.image.width, channels), np.uint8)
         try:
-            found: Array = simplejpeg.decode_jpeg(self._jpeg, space, buffer=room)
-        except ValueError:
+            height, width, *_ = simplejpeg.decode_jpeg_header(self._jpeg)
+            if (width, height) != self.image.size:
+                return None
+            found: Array = simplejpeg.decode_jpeg(self._jpeg, _SPACES[mode])
+        except (ValueError, RuntimeError):
             return None
-        if found.shape != room.shape:
-            return None
+        found.setflags(write=False)
         return found if mode == "RGB" else found[:, :, 0]
 
     def upright(self, image: Image.Image) -> Image.Image:

@@ -5,8 +5,9 @@ A tensor from JSON is accepted only where no value changes its meaning: 1 is a f
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def from_json(data: object, datatype: str, where: str) -> Array:
     if datatype == "UINT64" and array.dtype.kind == "f":
         array = _unsigned(data, array)
     strange = array.size and array.dtype.kind not in ACCEPTED_KINDS[wanted.kind]
-    if strange or (wanted.kind != "b" and isinstance(data, list) and _has_booleans(data)):
+    if strange or (wanted.kind != "b" and isinstance(data, list) and _has_booleans(data, array.ndim)):
         raise BadRequest(f"{where}: data has values that are no {datatype}")
     return narrow(array, wanted, where)
 
@@ -209,9 +210,11 @@ def reshape(array: Array, shape: tuple[int, ...], where: str) -> Array:
     return array.reshape(shape)
 
 
-def _has_booleans(data: list[Any]) -> bool:
-    """In lists that are not ragged. Beside numbers numpy takes them for 0 and 1."""
-    return any(map(_has_booleans, data)) if data and isinstance(data[0], list) else bool in map(type, data)
+def _has_booleans(data: Iterable[Any], depth: int) -> bool:
+    """In lists in lists. Beside numbers numpy takes them for 0 and 1."""
+    for _ in range(depth - 1):
+        data = chain.from_iterable(data)
+    return bool in map(type, data)
 
 
 def _unsigned(data: list[Any] | Array, array: Array) -> Array:

@@ -5,7 +5,7 @@ from hmac import compare_digest
 from math import ceil
 from typing import Protocol
 
-from modelramp_server.exchange import REQUEST_ID, Handler, Header, Receive, Scope, Send, error_answer, respond
+from modelramp_server.exchange import REQUEST_ID, Handler, Header, Receive, Scope, Send, error_answer, refuse, respond
 from modelramp_server.observability.context import CALLER
 from modelramp_server.protocol.errors import ServingError
 from modelramp_server.security.api_keys import ApiKeys
@@ -56,7 +56,7 @@ class Guard:
                 try:
                     await self.admit(headers)
                 except ServingError as error:
-                    return await _refuse(send, error, headers)
+                    return await _refuse(receive, send, error, headers)
             await app(scope, receive, send)
 
         return guarded
@@ -105,7 +105,7 @@ class Guard:
         return bool(mark) and any(name == PEER_MARK and compare_digest(value, mark) for name, value in headers)
 
 
-async def _refuse(send: Send, error: ServingError, headers: list[Header]) -> None:
+async def _refuse(receive: Receive, send: Send, error: ServingError, headers: list[Header]) -> None:
     answer = error_answer(error)
     if error.status == 401:
         answer.headers.append((b"www-authenticate", b'Bearer realm="modelramp"'))
@@ -114,4 +114,6 @@ async def _refuse(send: Send, error: ServingError, headers: list[Header]) -> Non
         answer.headers.append((REQUEST_ID, sent[REQUEST_ID]))
     length = sent.get(b"content-length", b"0")
     short = b"transfer-encoding" not in sent and length.isdigit() and int(length) <= _DRAINED
-    await respond(send, answer, close=not short)
+    if short:
+        return await respond(send, answer, close=False)
+    await refuse(receive, send, answer)
