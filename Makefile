@@ -118,7 +118,7 @@ cluster-down: setup ## Stop it, and leave nothing behind
 	$(CLUSTER_TOOL) down
 
 bench: bench-server
-bench-server: setup ## Measure the server beside its peers, its relay, memory, start, bad candidates: 30 minutes (BENCH="--parts tiny")
+bench-server: setup .venv-torch/.ready ## Measure the server beside its peers, its relay, memory, start, bad candidates: 30 minutes (BENCH="--parts tiny")
 	$(PY) -m tests.bench $(BENCH)
 
 bench-overload: setup ## Measure the server when ten times too much is asked of it

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import alike, bad, faults, footprint, loads, models, report, wrk
+from . import alike, bad, faults, footprint, loads, models, report, torch_tiny, wrk
 from .relayed import RelayBench
 from .report import Report
 from .servers import ROOT, BenchFailed, Servers
@@ -23,7 +23,7 @@ from .servers import ROOT, BenchFailed, Servers
 OUTCOME = ROOT / ".demo" / "bench-server.json"
 INTERRUPTED = 130
 WIDTH = 150  # characters, where there is no terminal
-PARTS = ("tiny", "cnn", "relay", "memory", "start", "faults", "alike", "bad")
+PARTS = ("tiny", "torch", "cnn", "relay", "memory", "start", "faults", "alike", "bad")
 
 
 def main() -> int:
@@ -63,7 +63,8 @@ def measure(console: Console, found: Report, parts: list[str]) -> None:
         console.print("saving the models")
         saved = [models.tiny(folder / "tiny"), models.cnn(folder / "cnn")]
         sklearn = models.sklearn(folder / "sklearn")
-        for model in saved:
+        contested = [saved[0], torch_tiny.saved(folder / "torch", saved[0]), saved[1]] if "torch" in parts else saved
+        for model in contested:
             if model.name in parts:
                 with ExitStack() as stack:
                     contest = loads.Contest(Servers(stack, folder), model, console.print)

@@ -34,18 +34,19 @@ class Bar:
         return f"{'≤' if self.at_most else '≥'} {self.limit:g}{self.unit}"
 
 
-def of_tiny(results: Results) -> Iterator[Bar]:
-    """JSON of the tiny model."""
-    own = Target("tiny", OWN, "JSON")
+def of_tiny(results: Results, model: str) -> Iterator[Bar]:
+    """JSON of the tiny model, on ONNX or torch."""
+    own = Target(model, OWN, "JSON")
     yield _over_peers(results, own, 64, 10)
-    yield Bar("tiny JSON, 64 connections: over raw ASGI", 0.6, results.ratio(own, Target("tiny", CEILING, "JSON"), 64))
+    bare = results.ratio(own, Target(model, CEILING, "JSON"), 64)
+    yield Bar(f"{model} JSON, 64 connections: over raw ASGI", 0.6, bare)
     yield _over_peers(results, own, 1, 2.5)
 
 
-def of_cnn(results: Results) -> Iterator[Bar]:
+def of_cnn(results: Results, model: str) -> Iterator[Bar]:
     """Each encoding of the image model, over the best peer at that encoding and at any."""
     for encoding, limit in (("binary", 3.0), ("JPEG", 2.5), ("JSON", 2.0)):
-        own = Target("cnn", OWN, encoding)
+        own = Target(model, OWN, encoding)
         yield _over_peers(results, own, 64, limit)
         if encoding != "binary":
             yield _over_peers(results, own, 64, limit, encoding)

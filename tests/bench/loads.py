@@ -96,7 +96,7 @@ class Contest:
 
 
 def _contenders(saved: Saved) -> Iterator[Peer]:
-    yield Peer(OWN, lambda servers, saved: servers.modelramp(saved.folder), _own_posts)
+    yield Peer(OWN, lambda servers, saved: servers.modelramp(saved.folder, python=saved.python), _own_posts)
     yield from PEERS
     if not saved.jpeg:  # it answers a constant: what it takes to read a large body is not what it is there to show
         yield Peer(CEILING, lambda servers, saved: servers.ceiling(), lambda saved: {"JSON": bodies.v2(saved)})

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,18 +31,22 @@ _UNIT = {"modelramp": {"image": {"preprocess": {"scale": 1 / 255}}}}
 
 @dataclass(frozen=True)
 class Saved:
-    """A folder with an MLmodel; `array` is one row of input, `expected` its output, `jpeg` a file of the same."""
+    """A folder with an MLmodel; `array` is one row of input, `expected` its output, `jpeg` a file of the same; `python`
+    has what it needs, and so have the folders `packages` of other interpreters' `sys.path`."""
 
     name: str
     folder: Path
     array: Array
     expected: Array
     jpeg: bytes = b""
+    python: str = sys.executable
+    packages: tuple[str, ...] = ()
 
     @property
-    def graph(self) -> Path:
-        """The ONNX file."""
-        return self.folder / "model.onnx"
+    def network(self) -> Path:
+        """The ONNX graph, or torch's program."""
+        graph = self.folder / "model.onnx"
+        return graph if graph.exists() else self.folder / "data" / "model.pt2"
 
 
 def tiny(folder: Path) -> Saved:
@@ -126,7 +131,7 @@ def _saved(
         metadata=_UNIT if jpeg else None,
     )
     saved = Saved(name, folder, array, array, jpeg)
-    session = onnxruntime.InferenceSession(str(saved.graph))
+    session = onnxruntime.InferenceSession(str(saved.network))
     return Saved(name, folder, array, session.run(None, {INPUT: array})[0], jpeg)
 
 

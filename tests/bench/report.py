@@ -53,9 +53,9 @@ class Report:
     def bars(self) -> list[Bar]:
         """Those of the parts that were measured."""
         found: list[Bar] = []
-        for model, of_model in (("tiny", bars.of_tiny), ("cnn", bars.of_cnn)):
+        for model, of_model in (("tiny", bars.of_tiny), ("torch", bars.of_tiny), ("cnn", bars.of_cnn)):
             if model in self.loads:
-                found += of_model(Results(self.loads[model].samples))
+                found += of_model(Results(self.loads[model].samples), model)
         found += bars.of_relay(self.relay) if self.relay else []
         found += bars.of_memory(self.memory) if self.memory else []
         found += bars.of_start(self.start) if self.start else []

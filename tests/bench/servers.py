@@ -132,7 +132,12 @@ class Servers:
         self.folder = folder
 
     def modelramp(
-        self, model: Path, revision: str = CANDIDATE, program: str = "modelramp_server", **settings: str
+        self,
+        model: Path,
+        revision: str = CANDIDATE,
+        program: str = "modelramp_server",
+        python: str = sys.executable,
+        **settings: str,
     ) -> Server:
         """This repository's server, with its own defaults. `program`: the module that is run."""
         port = free_port()
@@ -142,15 +147,15 @@ class Servers:
             "traffic-file": str(self.folder / "no-split"), **settings,
         }  # fmt: skip
         flags = [f"--{name}={value}" for name, value in values.items()]
-        return self.own("modelramp", port, program, "serve", *flags)
+        return self.own("modelramp", port, program, "serve", *flags, python=python)
 
-    def mlflow(self, model: Path) -> Server:
+    def mlflow(self, model: Path, python: str) -> Server:
         """What `mlflow models serve --env-manager local` executes, with one worker as by default."""
         from mlflow.pyfunc import scoring_server
 
         port = free_port()
         command, environment = scoring_server.get_cmd(str(model), port, HOST, _MLFLOW_TIMEOUT, 1)
-        return self.start("MLflow", port, [sys.executable, "-m", *shlex.split(command)], environment)
+        return self.start("MLflow", port, [python, "-m", *shlex.split(command)], environment)
 
     def ceiling(self) -> Server:
         """Bare uvicorn on the same event loop and HTTP parser as modelramp's."""
@@ -159,10 +164,10 @@ class Servers:
         flags = ["--loop=uvloop", "--http=httptools", "--lifespan=off", "--no-access-log", "--log-level=warning"]
         return self.start("raw ASGI", port, [*command, f"--host={HOST}", f"--port={port}", *flags])
 
-    def own(self, title: str, port: int, program: str, *arguments: str) -> Server:
+    def own(self, title: str, port: int, program: str, *arguments: str, python: str = sys.executable) -> Server:
         """A module of this repository, run."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return self.start(title, port, [sys.executable, "-m", program, *arguments], environment)
+        return self.start(title, port, [python, "-m", program, *arguments], environment)
 
     def start(self, title: str, port: int, command: list[str], env: Mapping[str, str] | None = None) -> Server:
         """Any server."""

@@ -83,7 +83,7 @@ PEERS = (
     Peer("KServe", _kserve, _of_kserve),
     Peer("LitServe", _litserve, _of_litserve),
     Peer("BentoML", _bentoml, _of_bentoml),
-    Peer("MLflow", lambda servers, saved: servers.mlflow(saved.folder), _of_mlflow),
+    Peer("MLflow", lambda servers, saved: servers.mlflow(saved.folder, saved.python), _of_mlflow),
 )
 
 
@@ -91,7 +91,8 @@ def _start(name: str, servers: Servers, saved: Saved, port: int, command: list[s
     home = installed(name)
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "PYTHON"))},
-        "BENCH_MODEL": str(saved.graph),
+        "BENCH_MODEL": str(saved.network),
+        "BENCH_PACKAGES": os.pathsep.join(saved.packages),
         "BENCH_PORT": str(port),
         "PYTHONPATH": str(APPS),
         "BENTOML_HOME": str(servers.folder / "bentoml"),

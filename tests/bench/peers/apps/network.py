@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import site
 
 import numpy as np
 import onnxruntime
@@ -10,16 +11,36 @@ from PIL import Image
 
 
 class Network:
-    """An ONNX graph of one input and one output."""
+    """An ONNX graph of one input and one output, or torch's program of such a one."""
 
     def __init__(self):
-        options = onnxruntime.SessionOptions()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(os.environ["BENCH_MODEL"], options)
-        self._input = self._session.get_inputs()[0].name
+        path = os.environ["BENCH_MODEL"]
+        self._run = _of_torch(path) if path.endswith(".pt2") else _of_onnx(path)
 
     def __call__(self, array):
-        return self._session.run(None, {self._input: array})[0]
+        return self._run(array)
+
+
+def _of_onnx(path):
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(path, options)
+    name = session.get_inputs()[0].name
+    return lambda array: session.run(None, {name: array})[0]
+
+
+def _of_torch(path):
+    for folder in filter(None, os.environ["BENCH_PACKAGES"].split(os.pathsep)):
+        site.addsitedir(folder)  # behind the peer's own
+    import torch
+
+    module = torch.export.load(path).module()
+
+    def run(array):
+        with torch.inference_mode():
+            return module(torch.from_numpy(array)).numpy()
+
+    return run
 
 
 def of_jpeg(file):
