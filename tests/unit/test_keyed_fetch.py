@@ -40,8 +40,9 @@ class Guarded:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And yet as patient as a busy machine asks for."""
     monkeypatch.setattr(keyed_fetch, "PAUSE", 0.001)
-    monkeypatch.setattr(keyed_fetch, "TOLD_SECONDS", 0.005)
+    monkeypatch.setattr(keyed_fetch, "TOLD_SECONDS", 30.0)
 
 
 async def test_a_pod_that_asks_for_a_key_is_told_the_operators() -> None:
@@ -109,7 +110,8 @@ async def test_every_pod_has_a_key_of_its_own_and_every_process_others() -> None
     assert len(digests) == len(set(digests)) == 6
 
 
-async def test_a_pod_that_does_not_take_the_key_is_given_up_for_now() -> None:
+async def test_a_pod_that_does_not_take_the_key_is_given_up_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyed_fetch, "TOLD_SECONDS", 0.005)
     pods = Guarded(slowness=1 << 30)
     fetch = KeyedFetch(pods.fetch, pods.annotate)
     for seen in (POD, replace(POD, operator_key=(await told(pods, fetch)))):
