@@ -62,8 +62,13 @@ def resident() -> int:
 
 
 def test_bad_requests_leave_nothing_behind(lookup_server: Served) -> None:
-    requests = bad_requests()
+    """What leaks grows each time; this process also holds other tests' memory, which may grow once."""
+    requests, grown = bad_requests(), []
     send(lookup_server.port, islice(requests, 700))
-    before = resident()
-    send(lookup_server.port, islice(requests, 2100))
-    assert resident() - before < 3 * MIB
+    for _ in range(3):
+        before = resident()
+        send(lookup_server.port, islice(requests, 2100))
+        grown.append(resident() - before)
+        if grown[-1] < 3 * MIB:
+            return
+    raise AssertionError(f"grew by {grown} bytes")
