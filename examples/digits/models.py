@@ -137,15 +137,15 @@ def _clean_up() -> onnx.GraphProto:
     )
 
 
-def feed(graph: onnx.GraphProto, name: str) -> None:
-    """The nodes that took the image take this instead."""
+def feed(graph: onnx.GraphProto, new: str, old: str = INPUT) -> None:
+    """The nodes that took the old value, as a rule the image, take the new one instead."""
     for node in graph.node:
-        node.input[:] = [name if given == INPUT else given for given in node.input]
+        node.input[:] = [new if name == old else name for name in node.input]
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    feed(graph, new, old)
     for node in graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
         node.output[:] = [new if name == old else name for name in node.output]
     for value in (*graph.input, *graph.output):
         if value.name == old:

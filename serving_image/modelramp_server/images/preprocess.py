@@ -68,11 +68,9 @@ class Preprocessor:
         Raises:
             BadRequest: damaged, or of a size that the model does not take.
         """
-        if self.size is None:
+        if self.size in (None, (picture.height, picture.width)):
             return Prepared(self._array(picture.array(self._mode)), _whole(picture))
         height, width = self.size
-        if (picture.width, picture.height) == (width, height):
-            return Prepared(self._array(picture.array(self._mode)), _whole(picture))
         if self.declared.resize == "pad":
             return self._padded(picture, width, height)
         box = self._seen(picture, width, height)

@@ -1,7 +1,7 @@
 """The operator's own key to this pod, by which it tries a new version before anybody else asks it (docs/contract.md).
 
 Nobody hands it one: it makes a key for the pod, keeps that in memory, and writes the digest on the pod as an
-annotation, which a volume shows as a file. Who may do that may replace the pod's image too.
+annotation, which a volume shows as a file (ADR 29).
 """
 
 import logging
