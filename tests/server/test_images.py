@@ -8,7 +8,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from modelramp_server.images import npy
+from modelramp_server.images import npy, structure
 from modelramp_server.images.declared import read
 from modelramp_server.images.picture import Picture
 from modelramp_server.images.pipeline import ImagePipeline
@@ -117,6 +117,14 @@ def test_a_jpeg_whose_size_two_decoders_read_differently_is_pillows(monkeypatch:
     assert (made(body, ANY)[0] == wanted).all()
 
 
+def test_a_jpeg_whose_size_pillow_reads_differently_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is one of these."""
+    body = saved(RGB, "JPEG")
+    monkeypatch.setattr(structure, "baseline", lambda _: structure.JpegHead(1, 1, 3, exif=False))
+    with pytest.raises(ServingError, match="two sizes"):
+        made(body)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:2:2"}, {"subsampling": 0}], ids=str)
 @pytest.mark.parametrize("size", [(60, 40), (31, 17), (1, 1)], ids=str)
@@ -130,6 +138,10 @@ def test_the_quicker_decoder_finds_the_same_pixels(
     found = picture.array(mode)
     assert found.dtype == np.uint8 and (found == wanted).all()
     assert not found.flags.writeable, "as Pillow's are: a hook must not work with the one and fail with the other"
+    if mode == "RGB":
+        words = picture.words()
+        assert not words.flags.writeable
+        assert all((words >> 8 * channel & 0xFF == wanted[:, :, channel]).all() for channel in range(3))
 
 
 @pytest.mark.parametrize("turn", range(1, 9))

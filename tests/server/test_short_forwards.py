@@ -32,7 +32,7 @@ class Clocked:
         self.model = Doubling()
         self.queue = JobQueue(100)
         warm = WarmModel(self, RowLimit(32, 1.0, 0.001), self.queue, lambda rows: None, lambda jobs, now: None)  # type: ignore[arg-type]
-        self.queue.seconds_per_row = seconds_per_row
+        warm.held_per_row = seconds_per_row
         self.loop = OnTheLoop(warm, cores, lambda: self.now)
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -75,6 +75,19 @@ def test_a_model_that_is_not_short_any_more_goes_to_its_thread_for_a_while(caplo
     assert model.loop.rows([job(1)])
     model.forward(AT_ONCE * 1.1)
     assert not model.loop.rows([job(1)])
+
+
+def test_what_a_forward_waits_for_does_not_count_as_what_it_takes() -> None:
+    class Waiting(Doubling):
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            time.sleep(0.05)
+            return super().predict(inputs)
+
+    queue = JobQueue(100)
+    warm = WarmModel(Waiting(), RowLimit(32, 1.0, 0.001), queue, lambda rows: None, lambda jobs, now: None)
+    warm.answer([job(1)], 1, True, lambda jobs: None)
+    assert queue.seconds_per_row > 0.005, "a tenth of what it took, for whoever waits"
+    assert warm.held_per_row < 0.001
 
 
 async def test_the_loop_has_its_turn_between_two_forwards() -> None:

@@ -4,31 +4,45 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from modelramp_server.exchange import InferenceRequest
-from modelramp_server.images.structure import baseline_pixels
+from modelramp_server.images.structure import JpegHead, baseline
 from tests.server import pictures
 from tests.server.served import Served
 
 PIXELS = np.zeros((40, 30, 3))
 
 
+COLOR = pictures.encoded(PIXELS, "JPEG")
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+
+
 @pytest.mark.parametrize(
-    ("body", "pixels"),
+    ("body", "head"),
     [
-        (pictures.encoded(PIXELS, "JPEG"), 1200),
-        (pictures.encoded(PIXELS[:, :, 0], "JPEG"), 1200),
+        (COLOR, JpegHead(30, 40, 3, exif=False)),
+        (pictures.encoded(PIXELS[:, :, 0], "JPEG"), JpegHead(30, 40, 1, exif=False)),
+        (pictures.encoded(PIXELS, "JPEG", exif=EXIF), JpegHead(30, 40, 3, exif=True)),
         (pictures.encoded(PIXELS, "JPEG", progressive=True), None),
+        (pictures.saved(Image.new("CMYK", (30, 40)), "JPEG"), None),
         (pictures.encoded(PIXELS, "PNG"), None),
-        (pictures.encoded(PIXELS, "JPEG")[:60], None),
+        (COLOR[:60], None),
+        (COLOR.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"), None),
+        (b"\xff\xd8\xff\xc0\x00\x03\x08\xff\xda\x00\x02", None),
+        (b"\xff\xd8\xff\xda\x00\x02", None),
         (b"\xff\xd8" + b"\xff\xe0\x00\x02" * 100, None),
         (b"\xff\xd8\xff\xe0\x00\x00", None),
         (b"", None),
     ],
-    ids=["color", "gray", "progressive", "PNG", "cut", "many segments", "a segment of no length", "nothing"],
+    ids=[
+        *("color", "gray", "EXIF", "progressive", "CMYK", "PNG", "cut", "12 bits", "a short frame", "no frame"),
+        *("many segments", "a segment of no length", "nothing"),
+    ],
 )
-def test_pixels_by_the_head(body: bytes, pixels: int | None) -> None:
-    assert baseline_pixels(body) == pixels
+def test_what_a_head_tells(body: bytes, head: JpegHead | None) -> None:
+    assert baseline(body) == head
 
 
 def test_only_small_plain_jpegs_are_read_on_the_loop(start, tmp_path) -> None:

@@ -1,9 +1,11 @@
 """Torch's formats: what is read as what, what is refused, and mlflow's traps."""
 
 import contextlib
+import ctypes
 import json
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,20 @@ def images(rows: int) -> models.Array:
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory, estimator: Any) -> Path:
     return formats.pt2(tmp_path_factory.mktemp("pt2") / "model", estimator)
+
+
+def test_every_thread_that_runs_a_forward_is_told_how_many_others_it_has(archive: Path) -> None:
+    [openmp] = [ctypes.CDLL(str(path)) for path in Path(torch.__file__).parent.glob("lib/libgomp*")]
+    runtime = load_cpu(archive)
+    runtime.use_threads(3)
+
+    def threads() -> int:
+        runtime.predict({"input": images(2)})
+        count: int = openmp.omp_get_max_threads()
+        return count
+
+    with ThreadPoolExecutor(1) as other:
+        assert (threads(), other.submit(threads).result()) == (3, 3)
 
 
 def test_an_export_of_one_row_is_served_row_by_row(start, tmp_path: Path, estimator: Any) -> None:
@@ -114,6 +130,31 @@ def test_a_program_checks_the_sizes_that_its_export_fixed(tmp_path: Path) -> Non
     for x, y, where in ((ones, ones.reshape(1, 5)[:, :4], "axis 1"), (ones, np.ones((2, 5), np.float32), "axis 0")):
         with pytest.raises(ValueError, match=where):
             runtime.predict({"x": x, "y": y})
+
+
+RESULTS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
+    "a tensor": (lambda x: x + 1, ["output"]),
+    "a tuple": (lambda x: (x + 1, x + 2), ["output_0", "output_1"]),
+    "a list": (lambda x: [x + 1, x + 2], ["output_0", "output_1"]),
+    "by name": (lambda x: {"b": x + 1, "a": x + 2}, ["b", "a"]),
+}
+
+
+@pytest.mark.parametrize("how", RESULTS)
+def test_a_program_answers_in_the_form_that_its_module_does(tmp_path: Path, how: str) -> None:
+    forward, names = RESULTS[how]
+
+    class Answers(torch.nn.Module):
+        def forward(self, x):
+            return forward(x)
+
+    folder = tmp_path / "model"
+    program = torch.export.export(Answers(), (torch.ones(2, 64),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    torch.export.save(program, formats.pytorch_folder(folder) / "model.pt2")
+    answer = load_cpu(folder).predict({"input": np.zeros((3, 64), np.float32)})
+    assert [(name, array.min(), array.shape) for name, array in answer.items()] == [
+        (name, number, (3, 64)) for number, name in enumerate(names, 1)
+    ]
 
 
 def edited(archive: Path, target: Path, edit: Edit) -> Path:

@@ -8,15 +8,11 @@ from typing import Any
 
 from modelramp_server.batching.forward import concatenated
 from modelramp_server.protocol.tensors import Array
-from modelramp_server.runtime.base import Around, Runtime, TakesParams
+from modelramp_server.runtime.base import Around, TakesParams
 
 
 class RowByRow(Around):
     """A runtime whose rows are run one after the other."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        super().__init__(runtime)
-        self._runtime = runtime
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One forward for each row."""

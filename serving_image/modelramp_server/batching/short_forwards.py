@@ -34,7 +34,7 @@ class OnTheLoop:
 
     def rows(self, waiting: Sequence[Job]) -> int:
         """See ShortForwards."""
-        first, seconds = waiting[0].rows, self._model.queue.seconds_per_row
+        first, seconds = waiting[0].rows, self._model.held_per_row
         most = SHORT if len(waiting) == 1 or self._alone else TOGETHER
         if first * seconds > most or (self._away_until and self._clock() < self._away_until):
             return 0

@@ -13,8 +13,16 @@ Settle = Callable[[list[Job]], None]
 Waited = Callable[[Sequence[Job], float], None]
 
 
+_WEIGHT = 0.1
+
+
 class WarmModel:
-    """`began` is when the forward under way began, by the monotonic clock; None between forwards."""
+    """`began` is when the forward under way began, by the monotonic clock; None between forwards.
+
+    `held_per_row` is what a row takes of the thread that runs the model, in seconds of its CPU time, when there is no
+    lack of rows. By the clock it would depend on the thread: beside a busy event loop each operator of torch waits for
+    its turn in the interpreter.
+    """
 
     def __init__(
         self,
@@ -30,7 +38,7 @@ class WarmModel:
         self._runtime = runtime
         self._observe_rows = observe_rows
         self._waited = waited
-        queue.seconds_per_row = limit.seconds_per_row
+        queue.seconds_per_row = self.held_per_row = limit.seconds_per_row
 
     def answer(self, jobs: list[Job], most: int, full: bool, settle: Settle) -> None:
         """Put outputs or an error into each job.
@@ -42,10 +50,17 @@ class WarmModel:
         """
         self._waited(jobs, time.monotonic())
         for group in groups(jobs, most):
-            began = self.began = time.monotonic()
+            began, held = time.monotonic(), time.thread_time()
+            self.began = began
             rows = run(self._runtime, group, self._observe_rows)
             self.began = None
             if rows:
+                self._hold(time.thread_time() - held, rows, full)
                 self.limit.observe(rows, time.monotonic() - began, full)
                 self.queue.seconds_per_row = self.limit.seconds_per_row
             settle(group)
+
+    def _hold(self, seconds: float, rows: int, full: bool) -> None:
+        cost = seconds / rows
+        if full or cost < self.held_per_row:
+            self.held_per_row += _WEIGHT * (cost - self.held_per_row)

@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modelramp_server.batching.few_threads import use_few_threads
 from modelramp_server.batching.forward import concatenated
 from modelramp_server.protocol.tensors import DTYPES, Array, TensorSpec, datatype_of
 from modelramp_server.runtime.base import Runtime, WarmupFailed
+from modelramp_server.runtime.cpus import cpus
 
 _FREE_SIZE = 1
 _TIMED, _TIMED_UP_TO = 3, 1.0  # forwards of one row, where the largest batch takes less than so many seconds
@@ -54,7 +56,9 @@ def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: i
     rows, reason = _safe_batch(runtime, tried, batch_size)
     if reason:
         log.warning("up to %d rows a forward, not %d: %s", rows, batch_size, reason)
-    seconds = _seconds(runtime, concatenated([inputs for inputs, _ in _picked(tried, rows)]))
+    batch = concatenated([inputs for inputs, _ in _picked(tried, rows)])
+    use_few_threads(runtime, batch, cpus())
+    seconds = _seconds(runtime, batch)
     one = min(_seconds(runtime, tried[0][0]) for _ in range(_TIMED)) if seconds < _TIMED_UP_TO else seconds
     outputs = tuple(_output_spec(name, array) for name, array in tried[0][1].items())
     return Warm(rows, outputs, seconds, one, rows == 1 and not _takes_rows(runtime, tried))

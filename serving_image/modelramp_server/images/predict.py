@@ -59,10 +59,10 @@ class Predict:
         """See Dialect. However small a file is, it may take a while: all but plain JPEGs, by their pixels and those of
         the input that is made of them."""
         made = self._pipeline.pixels if self._pipeline is not None else None
-        pixels = structure.baseline_pixels(bytes(request.body)) if made is not None else None
-        if made is None or pixels is None:
+        head = structure.baseline(bytes(request.body)) if made is not None else None
+        if made is None or head is None:
             return _OFF_LOOP
-        return len(request.body) + _PIXEL * max(pixels, made)
+        return len(request.body) + _PIXEL * max(head.width * head.height, made)
 
     def encoding(self, decoded: PredictRequest, outputs: Mapping[str, Array]) -> int:
         """See Dialect."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from modelramp_server.images import KEY
 from modelramp_server.images.declared import Layout, Preprocess
-from modelramp_server.images.picture import Picture
+from modelramp_server.images.picture import Picture, words_of
 from modelramp_server.protocol.errors import BadRequest
 from modelramp_server.protocol.tensors import DTYPES, Array, TensorSpec
 from modelramp_server.runtime.base import LoadFailed
@@ -59,6 +59,7 @@ class Preprocessor:
         self.size = self._fixed_size()
         self._dtype = DTYPES[self.spec.datatype]
         self._mode = "L" if declared.color == "gray" else "RGB"
+        self._planar = self.layout == "NCHW" and self._mode == "RGB"
         self._filter = _FILTERS[declared.filter]
         self._factor, self._offset = self._affine()
 
@@ -69,13 +70,14 @@ class Preprocessor:
             BadRequest: damaged, or of a size that the model does not take.
         """
         if self.size in (None, (picture.height, picture.width)):
-            return Prepared(self._array(picture.array(self._mode)), _whole(picture))
+            pixels = picture.words() if self._planar else picture.array(self._mode)
+            return Prepared(self._array(pixels), _whole(picture))
         height, width = self.size
         if self.declared.resize == "pad":
             return self._padded(picture, width, height)
         box = self._seen(picture, width, height)
         image = self._resized(picture, width, height, box)
-        return Prepared(self._array(np.asarray(image)), View(picture.width, picture.height, box))
+        return Prepared(self._array(self._pixels(image)), View(picture.width, picture.height, box))
 
     def told(self) -> dict[str, object]:
         """What is declared, with what was found of the input where it was not."""
@@ -111,21 +113,26 @@ class Preprocessor:
         frame.paste(image, (left, top))
         x, y = picture.width / inner[0], picture.height / inner[1]
         box = -left * x, -top * y, (width - left) * x, (height - top) * y
-        return Prepared(self._array(np.asarray(frame)), View(picture.width, picture.height, box))
+        return Prepared(self._array(self._pixels(frame)), View(picture.width, picture.height, box))
+
+    def _pixels(self, image: Image.Image) -> Array:
+        return words_of(image) if self._planar else np.asarray(image)
 
     def _array(self, pixels: Array) -> Array:
-        """Pixels in the input's order of axes and type, one row: a single pass where nothing is to be computed."""
-        if self.layout == "NHW":
-            ordered = pixels
-        else:
-            ordered = pixels.reshape(*pixels.shape[:2], self._channels)
-            if self.declared.color == "bgr":
-                ordered = ordered[:, :, ::-1]
-            if self.layout == "NCHW":
-                ordered = ordered.transpose(2, 0, 1)
+        """Pixels in the input's order of axes and type, one row: a single pass where nothing is to be computed.
+
+        Args:
+            pixels: uint8, (height, width[, channels]); of `_planar` inputs words (picture.words_of).
+        """
+        height, width = pixels.shape[:2]
+        shapes = {"NHW": (height, width), "NHWC": (height, width, self._channels)}
+        shape = shapes.get(self.layout, (self._channels, height, width))
         computed = self._factor is not None or self._offset is not None
-        row = np.empty((1, *ordered.shape), np.float32 if computed and self._dtype.itemsize < 4 else self._dtype)
-        row[0] = ordered
+        row = np.empty((1, *shape), np.float32 if computed and self._dtype.itemsize < 4 else self._dtype)
+        if self._planar:
+            _part(pixels, row[0][::-1] if self.declared.color == "bgr" else row[0])
+        else:
+            row[0] = pixels[:, :, ::-1] if self.declared.color == "bgr" else pixels.reshape(shape)
         if self._factor is not None:
             row *= self._factor
         if self._offset is not None:
@@ -203,6 +210,15 @@ def _layout(spec: TensorSpec, color: str) -> Layout:
             f"{spec.name!r} does not tell it; set NCHW, NHWC or NHW"
         )
     return "NCHW" if first else "NHWC"
+
+
+def _part(words: Array, channels: Array) -> None:
+    """Red, green and blue of words, each into its plane."""
+    byte = np.empty(words.shape, np.int32)
+    for index, channel in enumerate(channels):
+        np.right_shift(words, 8 * index, out=byte)
+        np.bitwise_and(byte, 0xFF, out=byte)
+        channel[...] = byte
 
 
 def _check(array: Array, spec: TensorSpec) -> None:

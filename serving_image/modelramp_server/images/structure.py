@@ -5,6 +5,7 @@ a few bytes, each a pass over all pixels. They are counted first; no camera or e
 """
 
 import re
+from typing import NamedTuple
 
 from modelramp_server.images.sniff import Kind
 from modelramp_server.protocol.errors import BadRequest
@@ -16,7 +17,18 @@ MOST_CHUNKS = 20_000  # of a PNG; its pixels may come in pieces of a few KB
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # neither a stuffed byte, nor a restart, nor a filling one
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _BASELINE = (0xC0, 0xC1)  # frames whose pixels are passed once
-_HEAD = 16  # segments before the frame
+_HEAD = 32  # segments before the pixels
+_EXIF, _EXIF_BEGINS = 0xE1, b"Exif\0\0"
+
+
+class JpegHead(NamedTuple):
+    """What a JPEG says of itself: its size in pixels, 1 channel or 3 (grey or colors) of 8 bits, and whether it has
+    EXIF."""
+
+    width: int
+    height: int
+    channels: int
+    exif: bool
 
 
 def check(body: bytes, kind: Kind) -> None:
@@ -31,17 +43,28 @@ def check(body: bytes, kind: Kind) -> None:
         _check_png(body)
 
 
-def baseline_pixels(body: bytes) -> int | None:
-    """Width times height of a baseline JPEG, by its head; None for anything else, whole or not."""
-    at = 2
+def baseline(body: bytes) -> JpegHead | None:
+    """The head of a baseline JPEG; None for anything else, whole or not."""
+    at, frame, exif = 2, b"", False
     for _ in range(_HEAD if body.startswith(b"\xff\xd8") else 0):
         marker, length = body[at : at + 2], int.from_bytes(body[at + 2 : at + 4], "big")
         if len(marker) < 2 or marker[0] != 0xFF or length < 2:
             return None
+        if marker[1] == _SCAN:
+            return _head(frame, exif)
         if marker[1] in _BASELINE:
-            return int.from_bytes(body[at + 5 : at + 7], "big") * int.from_bytes(body[at + 7 : at + 9], "big")
+            frame = body[at + 4 : at + 10]
+        elif marker[1] == _EXIF:
+            exif = exif or body.startswith(_EXIF_BEGINS, at + 4)
         at += 2 + length
     return None
+
+
+def _head(frame: bytes, exif: bool) -> JpegHead | None:
+    """Of a frame's first bytes: bits, height and width (two bytes each), channels."""
+    if len(frame) < 6 or frame[0] != 8 or frame[5] not in (1, 3):
+        return None
+    return JpegHead(int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big"), frame[5], exif)
 
 
 def _check_jpeg(body: bytes) -> None:

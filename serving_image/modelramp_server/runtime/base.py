@@ -32,6 +32,7 @@ class Around:
     """What stands around a runtime shows the same model."""
 
     def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self.name = runtime.name
         self.device = runtime.device
         self.fallback = runtime.fallback
@@ -39,6 +40,20 @@ class Around:
         self.outputs = runtime.outputs
         self.named_outputs = runtime.named_outputs
         self.only_computes = runtime.only_computes
+
+    def use_threads(self, count: int) -> None:
+        """See UsesThreads; nothing where the runtime has none."""
+        if isinstance(self._runtime, UsesThreads):
+            self._runtime.use_threads(count)
+
+
+@runtime_checkable
+class UsesThreads(Protocol):
+    """A runtime that spreads a forward over threads; over all of the process's CPUs, if it is told nothing."""
+
+    def use_threads(self, count: int) -> None:
+        """Spread forwards over so many from now on."""
+        ...
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from modelramp_server.runtime.base import LoadFailed, UnsupportedModel, first_li
 from modelramp_server.runtime.cpus import cpus
 from modelramp_server.runtime.device import place_on_torch
 from modelramp_server.runtime.mlmodel import MLmodel
+from modelramp_server.runtime.torch_threads import TorchThreads
 from modelramp_server.settings import Device
 
 
@@ -35,7 +36,7 @@ class KerasRuntime:
         placement = place_on_torch(device)
         self.device, self.fallback = placement.device, placement.fallback
         keras = _keras(self.device)
-        torch.set_num_threads(cpus())
+        self._threads = TorchThreads(cpus())
         path = keras_file.path(model)
         try:
             self._model = keras.saving.load_model(path, compile=False, safe_mode=not allow_code)
@@ -48,9 +49,14 @@ class KerasRuntime:
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One forward."""
         arrays = [inputs[spec.name] for spec in self.inputs]
+        self._threads.tell()
         with torch.inference_mode():
             result = self._model(arrays[0] if len(arrays) == 1 else arrays, training=False)
         return torch_result.arrays(result, self._names)
+
+    def use_threads(self, count: int) -> None:
+        """See UsesThreads."""
+        self._threads.use(count)
 
 
 def _keras(device: str) -> ModuleType:

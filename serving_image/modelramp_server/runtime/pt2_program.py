@@ -7,6 +7,8 @@ has fixed, sizes that must be equal, and their bounds. Where a program has more 
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import sympy
@@ -18,6 +20,8 @@ _STATE = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 
 # A guard that two sizes are one: the exporter has given them one name then, which is what is checked here.
 _ONE_NAME = re.compile(r"L\['\w+'\]\.size\(\)\[\d+\] == L\['\w+'\]\.size\(\)\[\d+\]")
+
+_SHAPES = 256  # of inputs that are remembered to fit
 
 Call = Callable[..., Any]
 Size = int | str
@@ -38,18 +42,32 @@ def callable_of(program: Any, inputs: int) -> Call:
 
 
 def _direct(program: Any, sizes: list[list[Size]]) -> Call:
-    graph, out_spec = program.graph_module, program.call_spec.out_spec
+    # Its own `__call__` looks for hooks first, which an exported program has none of.
+    forward = program.graph_module.forward
     limits = program.range_constraints.items()
     bounds = {str(symbol): (float(limit.lower), float(limit.upper)) for symbol, limit in limits}
     state = [_state(program, spec) for spec in program.graph_signature.input_specs]
+    result = _result(program.call_spec.out_spec)
+
+    @lru_cache(_SHAPES)
+    def check(shapes: tuple[torch.Size, ...]) -> None:
+        _check(shapes, sizes, bounds)
 
     def call(*tensors: torch.Tensor) -> Any:
-        _check(tensors, sizes, bounds)
+        check(tuple([tensor.shape for tensor in tensors]))
         given = iter(tensors)
-        flat = graph(*(next(given) if value is None else value for value in state))
-        return pytree.tree_unflatten(flat, out_spec)
+        return result(forward(*[next(given) if value is None else value for value in state]))
 
     return call
+
+
+def _result(spec: Any) -> Callable[[Any], Any]:
+    """From what the graph answers, all in a row, to what the module did."""
+    if spec.is_leaf():
+        return itemgetter(0)
+    if spec.type is tuple and all(child.is_leaf() for child in spec.children()):
+        return tuple
+    return lambda flat: pytree.tree_unflatten(flat, spec)
 
 
 def _sizes(program: Any) -> list[list[Size]] | None:
@@ -86,15 +104,15 @@ def _state(program: Any, spec: Any) -> torch.Tensor | None:
         return None
     stored = program.state_dict if spec.target in program.state_dict else program.constants
     tensor: torch.Tensor = stored[spec.target]
-    return tensor
+    return tensor.detach()
 
 
-def _check(tensors: tuple[torch.Tensor, ...], sizes: list[list[Size]], bounds: dict[str, tuple[float, float]]) -> None:
+def _check(shapes: tuple[torch.Size, ...], sizes: list[list[Size]], bounds: dict[str, tuple[float, float]]) -> None:
     seen: dict[str, int] = {}
-    for tensor, wanted in zip(tensors, sizes, strict=True):
-        if len(wanted) != tensor.ndim:
-            raise ValueError(f"the exported program takes {len(wanted)} dimensions, not {tensor.ndim}")
-        for axis, (size, want) in enumerate(zip(tensor.shape, wanted, strict=True)):
+    for shape, wanted in zip(shapes, sizes, strict=True):
+        if len(wanted) != len(shape):
+            raise ValueError(f"the exported program takes {len(wanted)} dimensions, not {len(shape)}")
+        for axis, (size, want) in enumerate(zip(shape, wanted, strict=True)):
             if isinstance(want, int):
                 fits = size == want
             else:

@@ -14,6 +14,7 @@ from modelramp_server.runtime.base import LoadFailed, UnsupportedModel, first_li
 from modelramp_server.runtime.cpus import cpus
 from modelramp_server.runtime.device import place_on_torch
 from modelramp_server.runtime.mlmodel import MLmodel
+from modelramp_server.runtime.torch_threads import TorchThreads
 from modelramp_server.settings import Device
 
 _CLOSE = {"rtol": 1e-3, "atol": 1e-5}
@@ -40,7 +41,7 @@ class TorchRuntime:
         self.outputs: tuple[TensorSpec, ...] = ()
         placement = place_on_torch(device)
         self.device, self.fallback = placement.device, placement.fallback
-        torch.set_num_threads(cpus())
+        self._threads = TorchThreads(cpus())
         folder = model.file("pytorch", "model_data", "data")
         kind = torch_file.kind(folder)
         self.name = "torchscript" if kind == "torchscript" else "torch"
@@ -51,9 +52,14 @@ class TorchRuntime:
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One forward."""
+        self._threads.tell()
         with torch.inference_mode():
             result = self._module(*(_tensor(inputs[spec.name]).to(self.device) for spec in self.inputs))
         return torch_result.arrays(result, self._names)
+
+    def use_threads(self, count: int) -> None:
+        """See UsesThreads."""
+        self._threads.use(count)
 
     def _load(self, kind: torch_file.Kind, folder: Path, allow_code: bool) -> Any:
         if kind == "pt2":

@@ -24,6 +24,5 @@ def arrays(result: Any, names: Sequence[str]) -> dict[str, Array]:
 
 
 def _array(tensor: torch.Tensor) -> Array:
-    tensor = tensor.detach().cpu()
-    array: Array = tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+    array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(force=True)
     return array
