@@ -33,6 +33,7 @@ from modelramp_server.relay.traffic import Traffic
 from modelramp_server.runtime import mlmodel
 from modelramp_server.runtime.base import ModelProblem, Runtime
 from modelramp_server.runtime.choice import load
+from modelramp_server.runtime.cpus import cpus
 from modelramp_server.settings import InvalidSettings, ServeSettings
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Service:
             settings.warmup,
             settings.request_timeout,
             settings.pyfunc_batching,
+            cpus(),
         )
         metrics = self.metrics
         thread = ModelThread(

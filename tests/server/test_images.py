@@ -90,7 +90,10 @@ def test_jpegs_as_they_are_are_turned_upright(turn: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = turn
     body = saved(RGB, "JPEG", exif=exif)
-    assert (made(body, ANY)[0] == np.asarray(ImageOps.exif_transpose(opened(body)))).all()
+    wanted = np.asarray(ImageOps.exif_transpose(opened(body)))
+    assert (made(body, ANY)[0] == wanted).all()
+    planes = TensorSpec("pixels", "UINT8", (-1, 3, -1, -1))
+    assert (made(body, planes)[0] == wanted.transpose(2, 0, 1)).all()
 
 
 def test_a_jpeg_that_a_stricter_decoder_would_refuse_is_read() -> None:
@@ -118,11 +121,20 @@ def test_a_jpeg_whose_size_two_decoders_read_differently_is_pillows(monkeypatch:
 
 
 def test_a_jpeg_whose_size_pillow_reads_differently_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is one of these."""
+    """None is known either."""
     body = saved(RGB, "JPEG")
     monkeypatch.setattr(structure, "baseline", lambda _: structure.JpegHead(1, 1, 3, exif=False))
-    with pytest.raises(ServingError, match="two sizes"):
+    with pytest.raises(ServingError, match="in two ways"):
         made(body)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("size", [b"\x00\x00\x00\x3c", b"\x00\x28\x00\x00"], ids=["no height", "no width"])
+def test_a_jpeg_of_no_size_is_refused(size: bytes, resize: str) -> None:
+    body = saved(RGB, "JPEG").replace(b"\x00\x28\x00\x3c", size)
+    with pytest.raises(ServingError) as refused:
+        made(body, resize=resize)
+    assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

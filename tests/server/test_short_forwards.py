@@ -31,8 +31,8 @@ class Clocked:
         self.now, self.takes = 100.0, 0.0
         self.model = Doubling()
         self.queue = JobQueue(100)
-        warm = WarmModel(self, RowLimit(32, 1.0, 0.001), self.queue, lambda rows: None, lambda jobs, now: None)  # type: ignore[arg-type]
-        warm.held_per_row = seconds_per_row
+        limit = RowLimit(32, 1.0, 32 * seconds_per_row)
+        warm = WarmModel(self, limit, self.queue, lambda rows: None, lambda jobs, now: None)  # type: ignore[arg-type]
         self.loop = OnTheLoop(warm, cores, lambda: self.now)
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

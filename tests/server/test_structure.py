@@ -15,6 +15,7 @@ PIXELS = np.zeros((40, 30, 3))
 
 
 COLOR = pictures.encoded(PIXELS, "JPEG")
+FRAME = b"\xff\xc0\x00\x11\x08\x00\x28\x00\x1e"
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
 
@@ -29,7 +30,11 @@ EXIF[0x0112] = 6
         (pictures.saved(Image.new("CMYK", (30, 40)), "JPEG"), None),
         (pictures.encoded(PIXELS, "PNG"), None),
         (COLOR[:60], None),
-        (COLOR.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"), None),
+        (COLOR.replace(FRAME, b"\xff\xc0\x00\x11\x0c\x00\x28\x00\x1e"), None),
+        (COLOR.replace(FRAME, b"\xff\xc0\x00\x11\x08\x00\x00\x00\x1e"), None),
+        (COLOR.replace(FRAME, b"\xff\xc0\x00\x11\x08\x00\x28\x00\x00"), None),
+        (COLOR.replace(FRAME, b"\xff\xc2\x00\x0b\x08\x7f\xff\x7f\xff\x01\x01\x11\x00" + FRAME), None),
+        (b"\xff\xd8\xff\xd0" + COLOR[4:], None),
         (b"\xff\xd8\xff\xc0\x00\x03\x08\xff\xda\x00\x02", None),
         (b"\xff\xd8\xff\xda\x00\x02", None),
         (b"\xff\xd8" + b"\xff\xe0\x00\x02" * 100, None),
@@ -37,7 +42,8 @@ EXIF[0x0112] = 6
         (b"", None),
     ],
     ids=[
-        *("color", "gray", "EXIF", "progressive", "CMYK", "PNG", "cut", "12 bits", "a short frame", "no frame"),
+        *("color", "gray", "EXIF", "progressive", "CMYK", "PNG", "cut", "12 bits", "no height", "no width"),
+        *("two frames", "a restart before all", "a short frame", "no frame"),
         *("many segments", "a segment of no length", "nothing"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from modelramp_server.runtime import mlmodel, torch_file
 from modelramp_server.runtime.base import LoadFailed, ModelProblem, UnsupportedModel
 from modelramp_server.runtime.choice import load
+from modelramp_server.runtime.cpus import cpus
 from tests.server import formats, models
 from tests.server.served import Served
 
@@ -38,13 +40,19 @@ def archive(tmp_path_factory: pytest.TempPathFactory, estimator: Any) -> Path:
     return formats.pt2(tmp_path_factory.mktemp("pt2") / "model", estimator)
 
 
-def test_every_thread_that_runs_a_forward_is_told_how_many_others_it_has(archive: Path) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras")
+@pytest.mark.parametrize("make", [formats.pt2, formats.keras])
+def test_every_thread_that_runs_a_forward_is_told_how_many_others_it_has(
+    tmp_path: Path, estimator: Any, make: Callable[[Path, Any], Path], request: pytest.FixtureRequest
+) -> None:
     [openmp] = [ctypes.CDLL(str(path)) for path in Path(torch.__file__).parent.glob("lib/libgomp*")]
-    runtime = load_cpu(archive)
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    runtime = load_cpu(make(tmp_path / "model", estimator))
+    assert torch.get_num_threads() == cpus()
     runtime.use_threads(3)
 
     def threads() -> int:
-        runtime.predict({"input": images(2)})
+        runtime.predict({runtime.inputs[0].name: images(2)})
         count: int = openmp.omp_get_max_threads()
         return count
 
@@ -141,7 +149,9 @@ RESULTS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("how", RESULTS)
-def test_a_program_answers_in_the_form_that_its_module_does(tmp_path: Path, how: str) -> None:
+def test_a_program_answers_in_the_form_that_its_module_does(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forward, names = RESULTS[how]
 
     class Answers(torch.nn.Module):
@@ -151,6 +161,7 @@ def test_a_program_answers_in_the_form_that_its_module_does(tmp_path: Path, how:
     folder = tmp_path / "model"
     program = torch.export.export(Answers(), (torch.ones(2, 64),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     torch.export.save(program, formats.pytorch_folder(folder) / "model.pt2")
+    monkeypatch.setattr(torch.export.ExportedProgram, "module", None)
     answer = load_cpu(folder).predict({"input": np.zeros((3, 64), np.float32)})
     assert [(name, array.min(), array.shape) for name, array in answer.items()] == [
         (name, number, (3, 64)) for number, name in enumerate(names, 1)

@@ -104,6 +104,13 @@ def predicted(runtime: Runtime, inputs: dict[str, Array], params: bytes) -> dict
     return runtime.predict(inputs)
 
 
+def seconds(runtime: Runtime, inputs: dict[str, Array], clock: Callable[[], float] = time.monotonic) -> float:
+    """What a forward takes, by some clock."""
+    began = clock()
+    runtime.predict(inputs)
+    return clock() - began
+
+
 def concatenated(parts: list[dict[str, Array]]) -> dict[str, Array]:
     """Rows of several inputs (or outputs) one after the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

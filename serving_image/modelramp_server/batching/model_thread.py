@@ -50,14 +50,16 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Rows at most in a forward, seconds to wait for more, forwards of the warm-up, seconds a request may take; and
-    whether a pyfunc, which may look across rows in ways that no warm-up shows, is batched at all."""
+    """Rows at most in a forward, seconds to wait for more, forwards of the warm-up, seconds a request may take;
+    whether a pyfunc, which may look across rows in ways that no warm-up shows, is batched at all; and the CPUs that
+    forwards share with an event loop."""
 
     rows: int
     delay: float
     warmup: int
     timeout: float
     pyfunc: bool = False
+    cpus: int = 1
 
     def of(self, runtime: Runtime) -> int:
         """Rows at most for a runtime."""
@@ -134,7 +136,7 @@ class ModelThread:
         runtime, loaded, warm = prepare(self._load, self._limits)
         limit = RowLimit(warm.rows, _LONGEST * self._limits.timeout, warm.seconds, warm.one)
         model = WarmModel(runtime, limit, self._queue, self._observe_rows, self._waited)
-        if runtime.only_computes and runtime.device == "cpu" and warm.one <= SHORT and not self._limits.delay:
+        if runtime.only_computes and runtime.device == "cpu" and warm.held <= SHORT and not self._limits.delay:
             self._queue.short = OnTheLoop(model, cpus())
         _tell(loop, watcher.ready, loaded)
         return model
@@ -154,7 +156,7 @@ def prepare(load: Callable[[], tuple[MLmodel, Runtime]], limits: BatchLimits) ->
         log.exception("loading the model failed")
         raise LoadFailed(f"the model can't be loaded: {str(error)[:500]}") from error
     try:
-        warm = warm_up(runtime, model.example, limits.warmup, limits.of(runtime))
+        warm = warm_up(runtime, model.example, limits.warmup, limits.of(runtime), limits.cpus)
         loaded = LoadedModel(
             runtime.name,
             runtime.device,

@@ -5,11 +5,12 @@ of them wait for the last. Where that is depends on model and machine, so full f
 of half or twice the size is tried. Only the model's thread is in here; what others read is one number.
 """
 
+from modelramp_server.batching.row_cost import WEIGHT, RowCost
+
 _ENOUGH = 8  # timed forwards, before a size is compared
 _CHOOSE_EVERY, _TRY_EVERY = 4, 32  # full pulls
 _AS_GOOD = 1.05
 _NEAR = 0.75  # of a size: what is timed as that size
-_WEIGHT = 0.1
 
 
 class RowLimit:
@@ -32,12 +33,17 @@ class RowLimit:
         self._costs: dict[int, float] = {}
         self._timed = dict.fromkeys(self._sizes, 0)
         self._full_pulls = 0
-        self.seconds_per_row = seconds / most
+        self._row = RowCost(seconds / most)
         self.rows = self._short_enough(most)
         if one is not None and most > 1:
             self._costs = {1: one, most: self.seconds_per_row}
             self._timed |= {1: _ENOUGH, most: _ENOUGH}
             self.rows = self._short_enough(self._smallest_as_good())
+
+    @property
+    def seconds_per_row(self) -> float:
+        """What a row takes when there is no lack of rows."""
+        return self._row.seconds
 
     def next_pull(self) -> int:
         """Rows to stop at in the next pull."""
@@ -56,13 +62,12 @@ class RowLimit:
             seconds: until all of it was answered.
             full: whether more may have waited than the pull took.
         """
-        cost = seconds / rows
-        if full or cost < self.seconds_per_row:
-            self.seconds_per_row += _WEIGHT * (cost - self.seconds_per_row)
+        self._row.observe(seconds, rows, full)
         if rows <= self._most and (size := self._timed_as[rows]):
+            cost = seconds / rows
             self._timed[size] += 1
             before = self._costs.get(size, cost)
-            self._costs[size] = before + _WEIGHT * (cost - before)
+            self._costs[size] = before + WEIGHT * (cost - before)
         if full:
             self._full_pulls += 1
         if seconds > self._longest or (full and self._full_pulls % _CHOOSE_EVERY == 0):

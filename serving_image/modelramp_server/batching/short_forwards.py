@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from modelramp_server.batching.jobs import Job
 from modelramp_server.batching.warm_model import WarmModel
 
-SHORT = 0.001  # seconds that a forward may take here, for a request that is alone
+SHORT = 0.001  # seconds of CPU time that a forward may take here, for a request that is alone
 TOGETHER = 0.0002  # where several wait: the thread's wakes cost no more than this, and the loop may read meanwhile
 LONG, IN_A_ROW, AT_ONCE = 0.010, 3, 0.500
 """Seconds: so many forwards here that took so long, one after the other, or one that took the last, send those of the

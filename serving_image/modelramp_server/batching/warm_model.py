@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from modelramp_server.batching.forward import groups, run
 from modelramp_server.batching.jobs import Job, JobQueue
+from modelramp_server.batching.row_cost import RowCost
 from modelramp_server.batching.row_limit import RowLimit
 from modelramp_server.runtime.base import Runtime
 
@@ -13,16 +14,8 @@ Settle = Callable[[list[Job]], None]
 Waited = Callable[[Sequence[Job], float], None]
 
 
-_WEIGHT = 0.1
-
-
 class WarmModel:
-    """`began` is when the forward under way began, by the monotonic clock; None between forwards.
-
-    `held_per_row` is what a row takes of the thread that runs the model, in seconds of its CPU time, when there is no
-    lack of rows. By the clock it would depend on the thread: beside a busy event loop each operator of torch waits for
-    its turn in the interpreter.
-    """
+    """`began` is when the forward under way began, by the monotonic clock; None between forwards."""
 
     def __init__(
         self,
@@ -38,7 +31,17 @@ class WarmModel:
         self._runtime = runtime
         self._observe_rows = observe_rows
         self._waited = waited
-        queue.seconds_per_row = self.held_per_row = limit.seconds_per_row
+        self._held = RowCost(limit.seconds_per_row)
+        queue.seconds_per_row = limit.seconds_per_row
+
+    @property
+    def held_per_row(self) -> float:
+        """What a row takes of its thread, in seconds of CPU time, when there is no lack of rows.
+
+        By the clock it would depend on which thread that is: beside a busy event loop each operator of torch waits for
+        its turn in the interpreter.
+        """
+        return self._held.seconds
 
     def answer(self, jobs: list[Job], most: int, full: bool, settle: Settle) -> None:
         """Put outputs or an error into each job.
@@ -55,12 +58,7 @@ class WarmModel:
             rows = run(self._runtime, group, self._observe_rows)
             self.began = None
             if rows:
-                self._hold(time.thread_time() - held, rows, full)
+                self._held.observe(time.thread_time() - held, rows, full)
                 self.limit.observe(rows, time.monotonic() - began, full)
                 self.queue.seconds_per_row = self.limit.seconds_per_row
             settle(group)
-
-    def _hold(self, seconds: float, rows: int, full: bool) -> None:
-        cost = seconds / rows
-        if full or cost < self.held_per_row:
-            self.held_per_row += _WEIGHT * (cost - self.held_per_row)

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 
 from modelramp_server.batching.few_threads import use_few_threads
-from modelramp_server.batching.forward import concatenated
+from modelramp_server.batching.forward import concatenated, seconds
 from modelramp_server.protocol.tensors import DTYPES, Array, TensorSpec, datatype_of
 from modelramp_server.runtime.base import Runtime, WarmupFailed
-from modelramp_server.runtime.cpus import cpus
 
 _FREE_SIZE = 1
+_CLOCKS = time.monotonic, time.thread_time
 _TIMED, _TIMED_UP_TO = 3, 1.0  # forwards of one row, where the largest batch takes less than so many seconds
 _TOLERANCE = {"rtol": 1e-3, "atol": 1e-5}
 _HALF_TOLERANCE = {"rtol": 1e-2, "atol": 1e-3}
@@ -35,17 +35,25 @@ log = logging.getLogger(__name__)
 
 class Warm(NamedTuple):
     """What the warm-up found: rows that one forward may take (1: no batching), outputs as the model gave them, the
-    seconds of a warm forward of so many rows and of one, and whether the model fails on more than one row."""
+    seconds of a warm forward of so many rows and of one, what the one took of its thread's CPU time, and whether the
+    model fails on more than one row."""
 
     rows: int
     outputs: tuple[TensorSpec, ...]
     seconds: float
     one: float
+    held: float
     one_row: bool
 
 
-def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: int) -> Warm:
+def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: int, threads: int = 1) -> Warm:
     """Run the model until it is warm and learn how it may be batched.
+
+    Args:
+        example: a file of rows that the model takes.
+        forwards: to warm up.
+        batch_size: rows at most in a forward.
+        threads: that a forward is spread over, where an event loop needs some of their CPUs.
 
     Raises:
         WarmupFailed: every input tried made the model raise.
@@ -57,17 +65,13 @@ def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: i
     if reason:
         log.warning("up to %d rows a forward, not %d: %s", rows, batch_size, reason)
     batch = concatenated([inputs for inputs, _ in _picked(tried, rows)])
-    use_few_threads(runtime, batch, cpus())
-    seconds = _seconds(runtime, batch)
-    one = min(_seconds(runtime, tried[0][0]) for _ in range(_TIMED)) if seconds < _TIMED_UP_TO else seconds
+    use_few_threads(runtime, batch, threads)
+    full = one = held = seconds(runtime, batch)
+    if full < _TIMED_UP_TO:
+        row = tried[0][0]
+        one, held = (min(seconds(runtime, row, clock) for _ in range(_TIMED)) for clock in _CLOCKS)
     outputs = tuple(_output_spec(name, array) for name, array in tried[0][1].items())
-    return Warm(rows, outputs, seconds, one, rows == 1 and not _takes_rows(runtime, tried))
-
-
-def _seconds(runtime: Runtime, inputs: Inputs) -> float:
-    began = time.monotonic()
-    runtime.predict(inputs)
-    return time.monotonic() - began
+    return Warm(rows, outputs, full, one, held, rows == 1 and not _takes_rows(runtime, tried))
 
 
 def _takes_rows(runtime: Runtime, tried: list[_Tried]) -> bool:

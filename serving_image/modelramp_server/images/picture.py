@@ -1,8 +1,8 @@
 """Opening what a stranger sent: the header is judged before a pixel is decoded, and nothing but JPEG and PNG is tried.
 
 Pillow's own classes are called, not `Image.open`, which would try every format that is installed. A baseline JPEG that
-is needed in full is not shown to Pillow at all, but decoded straight into an array by simplejpeg, to the same pixels in
-half of the time; whatever that balks at, Pillow judges.
+is needed in full is decoded straight into an array by simplejpeg, to the same pixels in half of the time, and without
+EXIF not shown to Pillow at all; whatever simplejpeg balks at, Pillow judges.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TURNS = {
 }
 _SWAPS = (5, 6, 7, 8)
 _SPACES = {"RGB": "RGB", "L": "GRAY"}  # simplejpeg's names of Pillow's modes
-_WORDS = "RGBX"  # of four bytes, in both libraries
+_RGBX = "RGBX"  # of four bytes, in both libraries
 _WORD = "<i4"
 _MODES = {1: "L", 3: "RGB"}  # of JPEGs, by channels
 
@@ -75,11 +75,9 @@ class Picture:
             at_least: (width, height) in the file's orientation that are enough; a JPEG is then decoded smaller.
 
         Raises:
-            BadRequest: damaged or cut short.
+            BadRequest: damaged or cut short, or Pillow can't read its header.
         """
         image = self._open()
-        if image.size != self._size:
-            raise BadRequest("the image has two headers that tell two sizes")
         if at_least is not None:
             image.draft(mode, at_least)
         try:
@@ -106,11 +104,13 @@ class Picture:
         Raises:
             BadRequest: damaged or cut short.
         """
-        found = self._decoded("RGB", _WORDS) if self._orientation == 1 else None
-        return words_of(self.upright(self.pixels("RGB"))) if found is None else found.view(_WORD)[:, :, 0]
+        if self._orientation != 1:
+            return words_of(Image.fromarray(self.array("RGB")))
+        found = self._decoded("RGB", _RGBX)
+        return words_of(self.pixels("RGB")) if found is None else found.view(_WORD)[:, :, 0]
 
     def _decoded(self, mode: str, space: str) -> Array | None:
-        """A JPEG of that mode, as it is in the file; None where there is anything about it."""
+        """A JPEG of that mode, not turned; None for what is none, and where simplejpeg refuses it."""
         if not self._jpeg or self._mode != mode:
             return None
         try:
@@ -132,7 +132,7 @@ class Picture:
 def words_of(image: Image.Image) -> Array:
     """An RGB image as int32, (height, width): red in the lowest byte, then green, then blue. So lies it in memory, and
     a channel is three times as quickly had as from bytes in threes. Not to be written."""
-    return np.frombuffer(image.tobytes("raw", _WORDS), _WORD).reshape(image.height, image.width)
+    return np.frombuffer(image.tobytes("raw", _RGBX), _WORD).reshape(image.height, image.width)
 
 
 def of_array(array: Array) -> Picture:
@@ -193,13 +193,21 @@ def open_picture(body: bytes, kind: Kind, max_pixels: int, exif_rotation: bool =
     if head is not None and not (head.exif and exif_rotation):
         size = head.width, head.height
         check_pixels(*size, max_pixels)
-        return Picture(size, _MODES[head.channels], 1, partial(_opened, body, kind), body)
+        return Picture(size, _MODES[head.channels], 1, partial(_opened_as, body, size), body)
     image = _opened(body, kind)
     check_pixels(*image.size, max_pixels)
     if getattr(image, "is_animated", False):
         raise BadRequest("the PNG is animated; send one picture")
     jpeg = body if kind is Kind.JPEG else b""
     return Picture(image.size, image.mode, _orientation(image) if exif_rotation else 1, lambda: image, jpeg)
+
+
+def _opened_as(body: bytes, size: tuple[int, int]) -> Image.Image:
+    """A JPEG whose size is known."""
+    image = _opened(body, Kind.JPEG)
+    if image.size != size:
+        raise BadRequest("the image's header can be read in two ways")
+    return image
 
 
 def _opened(body: bytes, kind: Kind) -> Image.Image:

@@ -125,8 +125,7 @@ class Preprocessor:
             pixels: uint8, (height, width[, channels]); of `_planar` inputs words (picture.words_of).
         """
         height, width = pixels.shape[:2]
-        shapes = {"NHW": (height, width), "NHWC": (height, width, self._channels)}
-        shape = shapes.get(self.layout, (self._channels, height, width))
+        shape = tuple({"C": self._channels, "H": height, "W": width}[axis] for axis in self.layout[1:])
         computed = self._factor is not None or self._offset is not None
         row = np.empty((1, *shape), np.float32 if computed and self._dtype.itemsize < 4 else self._dtype)
         if self._planar:

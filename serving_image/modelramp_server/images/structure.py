@@ -19,6 +19,7 @@ _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _BASELINE = (0xC0, 0xC1)  # frames whose pixels are passed once
 _HEAD = 32  # segments before the pixels
 _EXIF, _EXIF_BEGINS = 0xE1, b"Exif\0\0"
+_BESIDE = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tables, a comment, what applications add
 
 
 class JpegHead(NamedTuple):
@@ -44,7 +45,7 @@ def check(body: bytes, kind: Kind) -> None:
 
 
 def baseline(body: bytes) -> JpegHead | None:
-    """The head of a baseline JPEG; None for anything else, whole or not."""
+    """The head of a baseline JPEG; None for anything else, whole or not, and where there is anything odd about it."""
     at, frame, exif = 2, b"", False
     for _ in range(_HEAD if body.startswith(b"\xff\xd8") else 0):
         marker, length = body[at : at + 2], int.from_bytes(body[at + 2 : at + 4], "big")
@@ -52,10 +53,11 @@ def baseline(body: bytes) -> JpegHead | None:
             return None
         if marker[1] == _SCAN:
             return _head(frame, exif)
-        if marker[1] in _BASELINE:
+        if marker[1] in _BASELINE and not frame:
             frame = body[at + 4 : at + 10]
-        elif marker[1] == _EXIF:
-            exif = exif or body.startswith(_EXIF_BEGINS, at + 4)
+        elif marker[1] not in _BESIDE:
+            return None
+        exif = exif or (marker[1] == _EXIF and body.startswith(_EXIF_BEGINS, at + 4))
         at += 2 + length
     return None
 
@@ -64,7 +66,8 @@ def _head(frame: bytes, exif: bool) -> JpegHead | None:
     """Of a frame's first bytes: bits, height and width (two bytes each), channels."""
     if len(frame) < 6 or frame[0] != 8 or frame[5] not in (1, 3):
         return None
-    return JpegHead(int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big"), frame[5], exif)
+    height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
+    return JpegHead(width, height, frame[5], exif) if width and height else None
 
 
 def _check_jpeg(body: bytes) -> None:

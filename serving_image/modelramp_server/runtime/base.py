@@ -40,11 +40,8 @@ class Around:
         self.outputs = runtime.outputs
         self.named_outputs = runtime.named_outputs
         self.only_computes = runtime.only_computes
-
-    def use_threads(self, count: int) -> None:
-        """See UsesThreads; nothing where the runtime has none."""
-        if isinstance(self._runtime, UsesThreads):
-            self._runtime.use_threads(count)
+        if isinstance(runtime, UsesThreads):
+            self.use_threads = runtime.use_threads
 
 
 @runtime_checkable

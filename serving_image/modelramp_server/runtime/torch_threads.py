@@ -1,5 +1,5 @@
-"""How many threads torch spreads a forward over. OpenMP keeps the number for each calling thread: one that was not told
-takes all CPUs of the machine, whatever another thread has set."""
+"""How many threads torch spreads a forward over. OpenMP keeps the number for each calling thread, and one that was
+not told may take all CPUs of the machine, whatever another has set: MKL asks OpenMP, not torch."""
 
 import threading
 
@@ -7,11 +7,12 @@ import torch
 
 
 class TorchThreads:
-    """A number for all threads."""
+    """The number for all threads of the process."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._told = threading.local()
+        self.tell()
 
     def use(self, count: int) -> None:
         """For all forwards from now on."""
