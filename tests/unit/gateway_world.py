@@ -117,10 +117,8 @@ class GatewayWorld(SimulatedWorld):
         bad = int(pod.owed)
         pod.owed -= bad
         counts = pod.splits.setdefault("", dict.fromkeys(COUNTED, 0))
-        refused = round(requests * behaviour.refused_rate) if behaviour else 0
-        counts["refused"] += refused
         counts["bad"] += bad
-        counts["ok"] += requests - bad - refused
+        counts["ok"] += requests - bad
         pod.serve("stable", behaviour.service if behaviour else 0.02, requests - bad)
         if behaviour:
             pod.predict("stable", behaviour.classes, requests - bad)

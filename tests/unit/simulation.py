@@ -53,7 +53,7 @@ from modelramp.ports import (
 
 KEY = Key("shop", "digits")
 DEPLOYMENT = Kind("apps/v1", "Deployment")
-COUNTED = ("ok", "bad", "refused", "c_ok", "c_bad", "s_ok", "s_bad", "agree", "disagree")
+COUNTED = ("ok", "bad", "c_ok", "c_bad", "s_ok", "s_bad", "agree", "disagree")
 BOUNDS = (0.01, 0.016, 0.025, 0.04, 0.063, 0.1, math.inf)
 
 Value = TypeVar("Value")
@@ -69,7 +69,6 @@ class Behaviour:
 
     ready_after: float = 2.0  # seconds; inf: never
     bad_rate: float = 0.0
-    refused_rate: float = 0.0  # of what it is asked itself
     service: float = 0.02  # seconds of every answer
     classes: Mapping[str, float] = field(default_factory=dict)  # what it predicts: share of its answers by class
     disagreement: float = 0.0  # of its answers to copies
@@ -290,10 +289,8 @@ class SimulatedWorld:
             counts["c_ok"] += to_candidate - bad
             own = self.behaviours.get(pod.version, Behaviour())
             own_bad = round((requests - to_candidate) * own.bad_rate)
-            refused = round((requests - to_candidate) * own.refused_rate)
-            counts["refused"] += refused
             counts["bad"] += own_bad
-            counts["ok"] += requests - to_candidate - own_bad - refused
+            counts["ok"] += requests - to_candidate - own_bad
             pod.serve("candidate", theirs.service, to_candidate - bad)
             pod.serve("stable", own.service, requests - to_candidate - own_bad)
             pod.predict("candidate", theirs.classes, to_candidate - bad)
@@ -450,7 +447,6 @@ class SimulatedWorld:
                 disagree=c["disagree"],
                 stable_ok=c["ok"],
                 stable_bad=c["bad"],
-                stable_refused=c["refused"],
                 candidate_service=pod.histogram(salt, "candidate"),
                 shadow_service=pod.histogram(salt, "shadow"),
                 stable_service=pod.histogram(salt, "stable"),

@@ -84,13 +84,9 @@ async def test_other_predictions_pause_it(world: GatewayWorld) -> None:
     assert found["distance"] == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("behaviour", [Behaviour(bad_rate=0.2), Behaviour(refused_rate=0.2)], ids=["fails", "refuses"])
-async def test_a_version_that_fails_requests_is_taken_back_and_rejected(
-    world: GatewayWorld, behaviour: Behaviour
-) -> None:
-    """A refusal too, for no other side answers in its place."""
+async def test_a_version_that_fails_requests_is_taken_back_and_rejected(world: GatewayWorld) -> None:
     first = stable(world)
-    world.behaviours[2] = behaviour
+    world.behaviours[2] = Behaviour(bad_rate=0.2)
     world.aliases["prod"] = 2
     await run(world, Operator(world), 60)
     assert story(world)[2:] == [
@@ -101,13 +97,10 @@ async def test_a_version_that_fails_requests_is_taken_back_and_rejected(
     assert world.shares() == {first: 100} and world.failed == 0
 
 
-@pytest.mark.parametrize(
-    "behaviour", [Behaviour(bad_rate=0.05), Behaviour(refused_rate=0.05)], ids=["fails", "refuses"]
-)
-async def test_what_fails_no_more_than_stable_does_is_promoted(world: GatewayWorld, behaviour: Behaviour) -> None:
+async def test_what_fails_no_more_than_stable_does_is_promoted(world: GatewayWorld) -> None:
     """The first look has no interval of stable's yet, whose pods are older; the candidate is not judged alone by it."""
     world.rps = 5000.0
-    world.behaviours = {1: behaviour, 2: behaviour}
+    world.behaviours = {1: Behaviour(bad_rate=0.05), 2: Behaviour(bad_rate=0.05)}
     world.aliases["prod"] = 2
     await run(world, Operator(world), 90)
     assert world.status["stable"]["version"] == 2, world.status["rejected"]

@@ -44,12 +44,8 @@ async def promoted(wanted: dict[str, Any]) -> tuple[SimulatedWorld, Operator]:
 
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
-    [
-        (Behaviour(bad_rate=0.1), "AnalysisFailed"),
-        (Behaviour(refused_rate=0.1), "AnalysisFailed"),
-        (Behaviour(fault=BROKEN), "CrashLoop"),
-    ],
-    ids=["answers", "refusals", "pods"],
+    [(Behaviour(bad_rate=0.1), "AnalysisFailed"), (Behaviour(fault=BROKEN), "CrashLoop")],
+    ids=["answers", "pods"],
 )
 async def test_what_goes_bad_just_after_its_promotion_is_taken_back(behaviour: Behaviour, reason: str) -> None:
     world, operator = await promoted(spec(scaleDownDelay="60s"))

@@ -56,14 +56,6 @@ async def test_a_healthy_version_is_ramped_and_promoted(world: SimulatedWorld) -
     }
 
 
-async def test_a_stable_that_refuses_what_is_too_much_excuses_no_bad_version(world: SimulatedWorld) -> None:
-    """The relay does not count a candidate's refusals either."""
-    world.behaviours = {1: Behaviour(refused_rate=0.3), 2: Behaviour(bad_rate=0.1)}
-    world.aliases["prod"] = 2
-    await run(world, Operator(world), 60)
-    assert story(world)[-1] == ("Rejected", "AnalysisFailed", 2)
-
-
 async def test_a_version_that_fails_requests_is_taken_back(world: SimulatedWorld) -> None:
     world.behaviours[2] = Behaviour(bad_rate=0.1)
     world.aliases["prod"] = 2

@@ -49,7 +49,6 @@ TEXT = "\n".join(
         "# TYPE modelramp_split_requests_total counter",
         split_requests("stable", "", "ok", 900),
         split_requests("stable", "", "bad", 2),
-        split_requests("stable", "", "refused", 3),
         split_requests("stable", "8f", "ok", 90),
         split_requests("candidate", "8f", "ok", 7),
         split_requests("candidate", "8f", "bad", 2),
@@ -95,9 +94,7 @@ METRICS = PodMetrics(
     shadow=20,
     started=1.7952e9,
     splits={
-        "": SplitCounts(
-            stable_ok=900, stable_bad=2, stable_refused=3, stable_service={0.01: 880, 0.016: 899, inf: 900}
-        ),
+        "": SplitCounts(stable_ok=900, stable_bad=2, stable_service={0.01: 880, 0.016: 899, inf: 900}),
         "8f": SplitCounts(
             candidate_ok=7,
             candidate_bad=5,

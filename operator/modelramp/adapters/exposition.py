@@ -35,7 +35,6 @@ OUTCOMES = {
     ("shadow", "skipped"): "shadow_skipped",
     ("stable", "ok"): "stable_ok",
     ("stable", "bad"): "stable_bad",
-    ("stable", "refused"): "stable_refused",
 }
 RESULTS = frozenset({"agree", "disagree", "incomparable"})
 GAUGES = {

@@ -13,9 +13,8 @@ from modelramp.domain.world import Pod, SplitCounts
 
 ERRORS = "errors"
 SIDES = ("candidate", "stable", "answered", "refused")
-"""candidate, stable: evidence about each side, copies included; neither side's 503 is. answered: requests dealt, and
-those the candidate answered. refused: requests and copies dealt to the candidate, and those that are no evidence
-because nobody took them.
+"""candidate, stable: evidence about each side, copies included. answered: requests dealt, and those the candidate
+answered. refused: requests and copies dealt to the candidate, and those that are no evidence because nobody took them.
 """
 
 
@@ -56,7 +55,7 @@ def count(side: str, c: SplitCounts) -> Counts:
         case "stable":
             return Counts(c.stable_ok + c.stable_bad, c.stable_bad)
         case "answered":
-            return Counts(to_candidate + c.stable_ok + c.stable_bad + c.stable_refused, c.candidate_ok)
+            return Counts(to_candidate + c.stable_ok + c.stable_bad, c.candidate_ok)
         case _:
             return Counts(to_candidate + copies + lost, unanswered + lost)
 

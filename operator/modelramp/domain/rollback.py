@@ -99,7 +99,7 @@ def _look(turn: Turn, guard: GuardStatus, revision: str) -> str:
 def local_counts(turn: Turn, revision: str) -> dict[str, Counts]:
     """What each container of a revision has answered itself."""
     answered = by_container([pod for pod in turn.world.pods_of(revision) if pod.metrics], "")
-    return {container: count("stable", counts.refusals_as_bad()) for container, counts in answered.items()}
+    return {container: count("stable", counts) for container, counts in answered.items()}
 
 
 def back(turn: Turn, warm: Target, reason: str, message: str) -> None:

@@ -1,8 +1,8 @@
 """What the operator has seen of the world in one pass: the input of decide(), free of any client's types."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,6 @@ class SplitCounts:
     incomparable: int = 0
     stable_ok: int = 0
     stable_bad: int = 0
-    stable_refused: int = 0  # with 503: full, loading, short of memory
     candidate_service: Mapping[float, int] = field(default_factory=dict)
     shadow_service: Mapping[float, int] = field(default_factory=dict)
     stable_service: Mapping[float, int] = field(default_factory=dict)
@@ -78,10 +77,6 @@ class SplitCounts:
     candidate_classes: Mapping[str, int] = field(default_factory=dict)
     stable_classes: Mapping[str, int] = field(default_factory=dict)
     """Ok answers by the class they predict."""
-
-    def refusals_as_bad(self) -> Self:
-        """For where nobody answers in this pod's place, and nobody else's refusals are left out beside it."""
-        return replace(self, stable_bad=self.stable_bad + self.stable_refused, stable_refused=0)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class Gateway:
         if not (stable and candidate):
             return Tally(stable, {}, (), missing=True)
         counters = {
-            **{name: counts.refusals_as_bad() for name, counts in by_container(stable, NO_SPLIT).items()},
+            **by_container(stable, NO_SPLIT),
             **{name: _as_candidate(counts) for name, counts in by_container(candidate, NO_SPLIT).items()},
             **{f"{pod.name}@deaths": SplitCounts(stable_bad=pod.restarts) for pod in stables},
             **{f"{pod.name}@deaths": SplitCounts(candidate_bad=pod.restarts) for pod in candidates},
@@ -196,7 +196,6 @@ def _told(pods: Iterable[Pod]) -> tuple[Pod, ...]:
 
 def _as_candidate(own: SplitCounts) -> SplitCounts:
     """What a pod of the candidate has counted as its own answers."""
-    own = own.refusals_as_bad()
     return SplitCounts(
         candidate_ok=own.stable_ok,
         candidate_bad=own.stable_bad,

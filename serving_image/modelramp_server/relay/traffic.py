@@ -109,7 +109,7 @@ class Traffic:
     def own(self, request: InferenceRequest, answer: Answer, dealt: Dealt | None, count: bool) -> Answer:
         """Count this pod's own answer to a request that was not dealt to the candidate."""
         outcome = judge_local(answer.status)
-        if outcome in (Outcome.BAD, Outcome.REFUSED):
+        if outcome is Outcome.BAD:
             self._metrics.bad_answer()
         elif outcome is Outcome.OK:
             self._stable_p99.add(answer.service)
