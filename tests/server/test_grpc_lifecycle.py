@@ -169,10 +169,13 @@ def test_channels_are_asked_to_connect_anew_and_lose_nothing(start, lookup_model
     server = start(lookup_model, grpc_port=0)
     clients = Clients(server.grpc_port)
     states: list[Any] = []
-    clients.client.channel.subscribe(states.append)
+    channel = clients.client.channel
+    channel.subscribe(states.append)
     try:
         eventually(lambda: states.count(grpc.ChannelConnectivity.CONNECTING) >= 3)
     finally:
+        channel.unsubscribe(states.append)
+        eventually(lambda: not channel._connectivity_state.polling)  # its thread would fail on a closed channel
         clients.stop()
     assert clients.failures() == []
 
