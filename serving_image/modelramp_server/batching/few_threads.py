@@ -39,7 +39,7 @@ def use_few_threads(
     runtime.use_threads(1)
     runtime.predict(batch)
     alone = best(_TIMES)
-    if alone > WORTH * spread:
-        runtime.use_threads(threads)
+    chosen = threads if alone > WORTH * spread else 1
+    runtime.use_threads(chosen)
     told = "a full batch takes %.2g ms on one thread and %.2g ms on %d; it gets %d"
-    log.info(told, alone * 1000, spread * 1000, threads, threads if alone > WORTH * spread else 1)
+    log.info(told, alone * 1000, spread * 1000, threads, chosen)
