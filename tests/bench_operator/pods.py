@@ -98,6 +98,8 @@ def exposition(counted: PodMetrics) -> str:
         f"modelramp_bad_window_seconds {counted.bad_seconds}",
         f"modelramp_bad_window_sum {counted.bad_sum}",
         f"modelramp_bad_window_squares {counted.bad_squares}",
+        f"modelramp_failed_window_sum {counted.failed_sum}",
+        f"modelramp_failed_window_squares {counted.failed_squares}",
     ]
     for salt, counts in counted.splits.items():
         for side in ("stable", "candidate"):

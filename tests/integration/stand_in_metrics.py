@@ -90,6 +90,8 @@ class StandInMetrics:
             bad_seconds=now - counters.began,
             bad_sum=counters.bad_sum,
             bad_squares=counters.bad_sum,  # at most one bad answer a second
+            failed_sum=counters.bad_sum,
+            failed_squares=counters.bad_sum,
         )
 
 

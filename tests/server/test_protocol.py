@@ -133,6 +133,9 @@ def test_live_before_the_model_is_ready(start, lookup_model, monkeypatch) -> Non
         reply = server.call(method, path, b"{}" if method == "POST" else None)
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
         assert "loading" in reply.json["error"]
+    assert server.metric("modelramp_split_requests_total", side="stable", outcome="refused") == 1
+    assert server.metric("modelramp_bad_window_sum") == 0
+    assert server.metric("modelramp_failed_window_sum") == server.metric("modelramp_failed_window_squares") == 1
     go_on.set()
     server.wait_ready()
 
@@ -151,6 +154,7 @@ def test_metrics_carry_the_contracts_series(start, lookup_model) -> None:
     assert server.metric("modelramp_split_service_seconds_count", **stable) == 2
     assert server.metric("modelramp_request_duration_seconds_count", route="infer") == 3
     assert server.metric("modelramp_bad_window_sum") == server.metric("modelramp_bad_window_squares") == 1
+    assert server.metric("modelramp_failed_window_sum") == server.metric("modelramp_failed_window_squares") == 1
     assert server.metric("modelramp_bad_window_seconds") >= 1
     assert server.metric("modelramp_model_info", runtime="onnx", device="cpu") == 1
     assert server.metric("modelramp_batch_rows_count") >= 3

@@ -48,7 +48,7 @@ class Pair:
 
     def counted(self, side: str = "candidate") -> dict[str, int]:
         """Outcomes by count."""
-        outcomes = ("ok", "bad", "slow", "neutral", "error", "skipped")
+        outcomes = ("ok", "bad", "refused", "slow", "neutral", "error", "skipped")
         read = {
             name: int(self.server.metric("modelramp_split_requests_total", side=side, outcome=name, salt="s1"))
             for name in outcomes

@@ -38,7 +38,7 @@ def test_a_refusal_counts_only_where_stable_accepts() -> None:
 
 def test_stables_own_answers() -> None:
     assert [judge_local(status) for status in (200, 400, 500, 503)] == [
-        Outcome.OK, Outcome.NEUTRAL, Outcome.BAD, Outcome.BAD,
+        Outcome.OK, Outcome.NEUTRAL, Outcome.BAD, Outcome.REFUSED,
     ]  # fmt: skip
 
 

@@ -205,11 +205,14 @@ def test_whatever_the_upstream_does_the_client_is_told(
     def counted(outcome: str) -> float:
         return behind_stub.metric("modelramp_split_requests_total", side="stable", outcome=outcome)
 
-    bad, neutral = counted("bad"), counted("neutral")
+    outcomes = "bad", "refused", "neutral"
+    before = [counted(outcome) for outcome in outcomes]
     module_stub.infer = infer
     reply = behind_stub.infer(ROW)
     assert (reply.status, part in reply.json["error"]) == (status, True), reply.json
-    assert (counted("bad") - bad, counted("neutral") - neutral) == ((1, 0) if status >= 500 else (0, 1))
+    wanted = "refused" if status == 503 else "bad" if status >= 500 else "neutral"
+    after = [counted(outcome) for outcome in outcomes]
+    assert [a - b for a, b in zip(after, before, strict=True)] == [outcome == wanted for outcome in outcomes]
     assert ("retry-after" in reply.headers) == (status == 503)
     module_stub.infer = says(output([[5.0, 6.0]]))
     assert behind_stub.infer(ROW).json["outputs"][0]["data"] == [5.0, 6.0]

@@ -117,11 +117,13 @@ class GatewayWorld(SimulatedWorld):
         bad = int(pod.owed)
         pod.owed -= bad
         counts = pod.splits.setdefault("", dict.fromkeys(COUNTED, 0))
+        refused = round(requests * behaviour.refused_rate) if behaviour else 0
+        counts["refused"] += refused
         counts["bad"] += bad
-        counts["ok"] += requests - bad
-        pod.serve("stable", behaviour.service if behaviour else 0.02, requests - bad)
+        counts["ok"] += requests - bad - refused
+        pod.serve("stable", behaviour.service if behaviour else 0.02, requests - bad - refused)
         if behaviour:
-            pod.predict("stable", behaviour.classes, requests - bad)
+            pod.predict("stable", behaviour.classes, requests - bad - refused)
         self.served[pod.revision] = self.served.get(pod.revision, 0) + requests
 
     def _has_endpoint(self, pod: SimPod) -> bool:

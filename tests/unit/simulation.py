@@ -53,7 +53,7 @@ from modelramp.ports import (
 
 KEY = Key("shop", "digits")
 DEPLOYMENT = Kind("apps/v1", "Deployment")
-COUNTED = ("ok", "bad", "c_ok", "c_bad", "s_ok", "s_bad", "agree", "disagree")
+COUNTED = ("ok", "bad", "refused", "c_ok", "c_bad", "c_error", "s_ok", "s_bad", "agree", "disagree")
 BOUNDS = (0.01, 0.016, 0.025, 0.04, 0.063, 0.1, math.inf)
 
 Value = TypeVar("Value")
@@ -69,6 +69,7 @@ class Behaviour:
 
     ready_after: float = 2.0  # seconds; inf: never
     bad_rate: float = 0.0
+    refused_rate: float = 0.0
     service: float = 0.02  # seconds of every answer
     classes: Mapping[str, float] = field(default_factory=dict)  # what it predicts: share of its answers by class
     disagreement: float = 0.0  # of its answers to copies
@@ -147,6 +148,7 @@ class SimulatedWorld:
         self.deaf = False  # nobody can ask the pods anything
         self.copying = True  # the pods' image knows shadows
         self.clustered = False  # stable's few errors come many at a time
+        self.bursts = False  # and what it refuses
         self.rps = rps
         self.owner: Object | None = None
         self.spec = dict(spec)
@@ -285,16 +287,20 @@ class SimulatedWorld:
             pod.owed += to_candidate * theirs.bad_rate
             bad = int(pod.owed)
             pod.owed -= bad
+            left = round(to_candidate * theirs.refused_rate)
             counts["c_bad"] += bad
-            counts["c_ok"] += to_candidate - bad
+            counts["c_error"] += left
+            counts["c_ok"] += to_candidate - bad - left
             own = self.behaviours.get(pod.version, Behaviour())
             own_bad = round((requests - to_candidate) * own.bad_rate)
+            refused = round((requests - to_candidate) * own.refused_rate)
+            counts["refused"] += refused
             counts["bad"] += own_bad
-            counts["ok"] += requests - to_candidate - own_bad
-            pod.serve("candidate", theirs.service, to_candidate - bad)
-            pod.serve("stable", own.service, requests - to_candidate - own_bad)
-            pod.predict("candidate", theirs.classes, to_candidate - bad)
-            pod.predict("stable", own.classes, requests - to_candidate - own_bad)
+            counts["ok"] += requests - to_candidate - own_bad - refused
+            pod.serve("candidate", theirs.service, to_candidate - bad - left)
+            pod.serve("stable", own.service, requests - to_candidate - own_bad - refused)
+            pod.predict("candidate", theirs.classes, to_candidate - bad - left)
+            pod.predict("stable", own.classes, requests - to_candidate - own_bad - refused)
             pod.copy(requests - to_candidate, theirs, counts)
 
     # The Cluster port
@@ -441,12 +447,14 @@ class SimulatedWorld:
             salt: SplitCounts(
                 candidate_ok=c["c_ok"],
                 candidate_bad=c["c_bad"],
+                candidate_error=c["c_error"],
                 shadow_ok=c["s_ok"],
                 shadow_bad=c["s_bad"],
                 agree=c["agree"],
                 disagree=c["disagree"],
                 stable_ok=c["ok"],
                 stable_bad=c["bad"],
+                stable_refused=c["refused"],
                 candidate_service=pod.histogram(salt, "candidate"),
                 shadow_service=pod.histogram(salt, "shadow"),
                 stable_service=pod.histogram(salt, "stable"),
@@ -455,7 +463,9 @@ class SimulatedWorld:
             )
             for salt, c in pod.splits.items()
         }
-        window = {"bad_seconds": 100.0, "bad_sum": 100.0, "bad_squares": 10_000.0} if self.clustered else {}
+        many_at_once = (100.0, 10_000.0)
+        bad_sum, bad_squares = many_at_once if self.clustered else (0.0, 0.0)
+        failed_sum, failed_squares = many_at_once if self.clustered or self.bursts else (0.0, 0.0)
         return PodMetrics(
             split_version=pod.split_version,
             generation=pod.generation,
@@ -463,7 +473,11 @@ class SimulatedWorld:
             shadow=pod.shadow if self.copying else None,
             started=pod.born,
             splits=splits,
-            **window,
+            bad_seconds=100.0,
+            bad_sum=bad_sum,
+            bad_squares=bad_squares,
+            failed_sum=failed_sum,
+            failed_squares=failed_squares,
         )
 
     # The Registry port

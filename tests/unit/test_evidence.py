@@ -254,6 +254,21 @@ def test_alone_a_candidate_may_be_as_bad_as_stable_was():
     assert judge([*before, (Counts(2000, 320), Counts(0, 0))]).outcome is Outcome.FAIL
 
 
+def test_beside_a_stable_that_refuses_a_candidate_is_not_alone():
+    """What it refuses is no evidence, but tells that it has requests: trouble of both is not the candidate's."""
+    troubled, stable = Counts(1000, 100), Counts(50, 5)
+    alone = update(EvidenceState(), troubled, stable, 1.0, SETTINGS)
+    beside = update(EvidenceState(), troubled, stable, 1.0, SETTINGS, refused=950)
+    assert verdict(alone, SETTINGS).e_fail > 20 > verdict(beside, SETTINGS).e_fail
+
+
+def test_beside_a_stable_that_refuses_everything_nothing_is_learnt_of_what_is_worse():
+    state = update(EvidenceState(), Counts(1000, 100), Counts(0, 0), 1.0, SETTINGS, refused=9000)
+    assert (state.telling_looks, verdict(state, SETTINGS).e_fail) == (0, 1.0)
+    again = update(state, Counts(1000, 0), Counts(9000, 0), 1.0, SETTINGS)
+    assert verdict(again, SETTINGS).outcome is not Outcome.FAIL, "what was learnt of nobody is no trouble of now"
+
+
 # No data
 
 

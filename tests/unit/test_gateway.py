@@ -1,6 +1,7 @@
 """Rollouts by the router Gateway, through the whole engine on a simulated cluster."""
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -84,9 +85,13 @@ async def test_other_predictions_pause_it(world: GatewayWorld) -> None:
     assert found["distance"] == pytest.approx(0.5, abs=0.02)
 
 
-async def test_a_version_that_fails_requests_is_taken_back_and_rejected(world: GatewayWorld) -> None:
+@pytest.mark.parametrize("behaviour", [Behaviour(bad_rate=0.2), Behaviour(refused_rate=0.2)], ids=["fails", "refuses"])
+async def test_a_version_that_fails_requests_is_taken_back_and_rejected(
+    world: GatewayWorld, behaviour: Behaviour
+) -> None:
+    """A refusal too, for no other side answers in its place."""
     first = stable(world)
-    world.behaviours[2] = Behaviour(bad_rate=0.2)
+    world.behaviours[2] = behaviour
     world.aliases["prod"] = 2
     await run(world, Operator(world), 60)
     assert story(world)[2:] == [
@@ -97,13 +102,24 @@ async def test_a_version_that_fails_requests_is_taken_back_and_rejected(world: G
     assert world.shares() == {first: 100} and world.failed == 0
 
 
-async def test_what_fails_no_more_than_stable_does_is_promoted(world: GatewayWorld) -> None:
+@pytest.mark.parametrize(
+    "behaviour", [Behaviour(bad_rate=0.05), Behaviour(refused_rate=0.05)], ids=["fails", "refuses"]
+)
+async def test_what_fails_no_more_than_stable_does_is_promoted(world: GatewayWorld, behaviour: Behaviour) -> None:
     """The first look has no interval of stable's yet, whose pods are older; the candidate is not judged alone by it."""
     world.rps = 5000.0
-    world.behaviours = {1: Behaviour(bad_rate=0.05), 2: Behaviour(bad_rate=0.05)}
+    world.behaviours = {1: behaviour, 2: behaviour}
     world.aliases["prod"] = 2
     await run(world, Operator(world), 90)
     assert world.status["stable"]["version"] == 2, world.status["rejected"]
+
+
+async def test_refusals_in_bursts_are_no_more_to_be_told_apart_than_errors_are(world: GatewayWorld) -> None:
+    world.bursts = True
+    world.behaviours[1] = Behaviour(refused_rate=0.05)
+    operator = await ramping(world)
+    await run(world, operator, 7)
+    assert json.loads(world.status["evidence"][0]["state"])["tests"]["dispersion"] > 10
 
 
 async def test_the_candidates_pods_stay_until_the_gateway_has_let_go_of_them(world: GatewayWorld) -> None:

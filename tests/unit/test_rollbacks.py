@@ -1,5 +1,6 @@
 """Back to what served before: by the operator itself, by command, by the alias; and when stable is down."""
 
+import json
 from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,6 +14,7 @@ from modelramp.domain.freeze import Freeze
 from modelramp.domain.world import Fault
 from modelramp.engine.fleet import Fleet
 from modelramp.ports import Kind
+from tests.unit.gateway_world import GATEWAY_SPEC, GatewayWorld
 from tests.unit.simulation import KEY, SPEC, Behaviour, Operator, SimulatedWorld, run, serves, serving, spec, until
 
 BROKEN = Fault("CrashLoop", "its server died again and again", models_own=True)
@@ -44,8 +46,12 @@ async def promoted(wanted: dict[str, Any]) -> tuple[SimulatedWorld, Operator]:
 
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
-    [(Behaviour(bad_rate=0.1), "AnalysisFailed"), (Behaviour(fault=BROKEN), "CrashLoop")],
-    ids=["answers", "pods"],
+    [
+        (Behaviour(bad_rate=0.1), "AnalysisFailed"),
+        (Behaviour(refused_rate=0.1), "AnalysisFailed"),
+        (Behaviour(fault=BROKEN), "CrashLoop"),
+    ],
+    ids=["answers", "refusals", "pods"],
 )
 async def test_what_goes_bad_just_after_its_promotion_is_taken_back(behaviour: Behaviour, reason: str) -> None:
     world, operator = await promoted(spec(scaleDownDelay="60s"))
@@ -59,6 +65,88 @@ async def test_what_goes_bad_just_after_its_promotion_is_taken_back(behaviour: B
     assert {pod.version for pod in world.pods.values()} == {1}
     assert all(pod.weight == 0 for pod in world.pods.values()), "nobody hands over to what was taken back"
     assert (world.status["phase"], world.status["reason"]) == ("Stable", "Rejected")
+
+
+OVERLOADED = Behaviour(refused_rate=0.3)
+
+
+async def promoted_from_overload(bursts: bool = False) -> tuple[SimulatedWorld, Operator]:
+    """Version 2 has just been promoted, and refuses as much as version 1 did."""
+    world, operator = await serving(spec(scaleDownDelay="60s"))
+    world.bursts = bursts
+    world.behaviours = {1: OVERLOADED, 2: OVERLOADED}
+    await until(world, operator, serves(2))
+    return world, operator
+
+
+async def test_what_refuses_as_much_as_the_one_before_it_stays() -> None:
+    world, operator = await promoted_from_overload()
+    await run(world, operator, 70)
+    assert serves(2)(world.status), rejected(world)
+    assert "guard" not in world.status
+
+
+async def test_what_refuses_far_more_than_the_one_before_it_is_taken_back() -> None:
+    world, operator = await promoted_from_overload()
+    world.behaviours[2] = Behaviour(refused_rate=0.8)
+    await until(world, operator, serves(1), 50)
+    assert rejected(world) == [(2, "AnalysisFailed")]
+
+
+async def test_refusals_in_bursts_do_not_roll_back_at_once() -> None:
+    world, operator = await promoted_from_overload(bursts=True)
+    world.behaviours[2] = Behaviour(refused_rate=0.8)
+    await run(world, operator, 9)
+    assert serves(2)(world.status)
+
+
+def by_an_older_release(memory: str, sides: dict[str, str]) -> str:
+    """What a release wrote that knew of no refusals: `sides` by the names that they had."""
+    data = json.loads(memory)
+    refused = {at: requests for at, (requests, _) in data.get("stable_refused", {}).items()}
+    older = {was: data[now] for was, now in sides.items()}
+    if "answered" in older:
+        older["answered"] = {at: [n - refused[at], bad] for at, (n, bad) in older["answered"].items()}
+    return json.dumps({"tests": data["tests"], "noted": {}, **older})
+
+
+@pytest.mark.parametrize("kind", [SimulatedWorld, GatewayWorld])
+async def test_an_operator_that_is_upgraded_in_mid_rollout_begins_afresh(
+    kind: type[SimulatedWorld],
+) -> None:
+    """What was counted before is a baseline of both sides."""
+    world = kind(GATEWAY_SPEC if kind is GatewayWorld else SPEC)
+    world.behaviours = {1: OVERLOADED, 2: OVERLOADED}
+    operator = Operator(world)
+    await until(world, operator, serves(1))
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda s: s["traffic"]["weight"] == 50 and s["reason"] == "Holding")
+    sides = {"candidate": "candidate", "stable": "stable", "answered": "dealt", "refused": "refused"}
+    evidence = world.status["evidence"][0]
+    evidence["state"] = by_an_older_release(evidence["state"], sides)
+    looked = evidence["lookedAt"]
+    await until(world, operator, lambda s: s["evidence"][0]["lookedAt"] != looked)
+    evidence = world.status["evidence"][0]
+    assert (evidence["requests"], evidence["stableRequests"]) == (0, 0)
+    await until(world, operator, serves(2))
+    await run(world, operator, 20)
+    assert serves(2)(world.status), rejected(world)
+
+
+async def test_an_operator_that_is_upgraded_just_after_a_promotion_counts_from_then_on() -> None:
+    """By what the rollout has accepted: refusals before are not taken for new ones."""
+    world, operator = await promoted_from_overload()
+    await run(world, operator, 20)
+    guard = world.status["guard"]
+    guard["state"] = by_an_older_release(guard["state"], {"serving": "local"})
+    older = json.loads(guard["state"])
+    older["serving"] = {at: [requests - bad, 0] for at, (requests, bad) in older["serving"].items()}
+    guard["state"] = json.dumps(older)
+    await run(world, operator, 30)
+    assert serves(2)(world.status), rejected(world)
+    world.behaviours[2] = Behaviour(refused_rate=0.8)
+    await run(world, operator, 10)
+    assert serves(1)(world.status)
 
 
 async def test_what_goes_bad_when_nothing_warm_is_left_stays() -> None:

@@ -1,5 +1,6 @@
 """The rollout table, row by row, through the whole engine on a simulated cluster."""
 
+import json
 from typing import Any
 
 import pytest
@@ -54,6 +55,52 @@ async def test_a_healthy_version_is_ramped_and_promoted(world: SimulatedWorld) -
         "Service",
         "PodDisruptionBudget",
     }
+
+
+@pytest.mark.parametrize("bursts", [False, True], ids=["evenly", "in bursts"])
+async def test_a_stable_that_refuses_what_is_too_much_excuses_no_bad_version(
+    world: SimulatedWorld, bursts: bool
+) -> None:
+    """The relay does not count a candidate's refusals either; nor do stable's make errors look like clusters."""
+    world.behaviours = {1: Behaviour(refused_rate=0.3), 2: Behaviour(bad_rate=0.1)}
+    world.bursts = bursts
+    world.aliases["prod"] = 2
+    await run(world, Operator(world), 60)
+    assert story(world)[-1] == ("Rejected", "AnalysisFailed", 2)
+
+
+async def test_beside_a_stable_that_refuses_everything_nothing_is_decided(world: SimulatedWorld) -> None:
+    """It has requests, so nobody holds its trouble against the candidate."""
+    world.behaviours = {1: Behaviour(refused_rate=1.0), 2: Behaviour(bad_rate=0.1)}
+    world.aliases["prod"] = 2
+    await run(world, Operator(world), 60)
+    evidence = world.status["evidence"][0]
+    assert (evidence["verdict"], evidence["stableRequests"]) == ("Inconclusive", 0)
+    assert evidence["bad"] > 10 and not world.status["rejected"]
+
+
+async def test_what_stable_refused_while_nothing_was_learnt_of_it_is_not_noted(world: SimulatedWorld) -> None:
+    """Its other answers of that time are not either: their share is what the watch after the promotion goes by."""
+    world.behaviours = {1: Behaviour(refused_rate=0.3), 2: Behaviour(refused_rate=1.0)}
+    world.aliases["prod"] = 2
+    operator = Operator(world)
+    await until(world, operator, lambda s: s["reason"] == "NoEvidence")
+    await run(world, operator, 30)
+    world.behaviours[2] = Behaviour()
+    await until(world, operator, lambda s: s["evidence"][0]["verdict"] == "Pass")
+    evidence = world.status["evidence"][0]
+    refused = json.loads(evidence["state"])["noted"]["refused"]
+    assert refused / (refused + evidence["stableRequests"]) == pytest.approx(0.3, abs=0.05)
+
+
+async def test_stables_refusals_are_requests_dealt(world: SimulatedWorld) -> None:
+    world.rps = 400.0
+    world.behaviours[1] = Behaviour(refused_rate=0.5)
+    world.aliases["prod"] = 2
+    operator = Operator(world)
+    await until(world, operator, lambda s: (s.get("step") or {}).get("inForceSince") is not None)
+    await run(world, operator, 8)
+    assert world.status["step"]["achievedWeight"] == pytest.approx(10.0, abs=0.5)
 
 
 async def test_a_version_that_fails_requests_is_taken_back(world: SimulatedWorld) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ TEXT = "\n".join(
         "# TYPE modelramp_split_requests_total counter",
         split_requests("stable", "", "ok", 900),
         split_requests("stable", "", "bad", 2),
+        split_requests("stable", "", "refused", 3),
         split_requests("stable", "8f", "ok", 90),
         split_requests("candidate", "8f", "ok", 7),
         split_requests("candidate", "8f", "bad", 2),
@@ -84,6 +86,8 @@ TEXT = "\n".join(
         f"modelramp_bad_window_seconds{{{LABELS}}} 3600",
         f"modelramp_bad_window_sum{{{LABELS}}} 12",
         f"modelramp_bad_window_squares{{{LABELS}}} 20",
+        f"modelramp_failed_window_sum{{{LABELS}}} 15",
+        f"modelramp_failed_window_squares{{{LABELS}}} 29",
         "process_start_time_seconds 1.7952e+09",
         "",
     ]
@@ -94,7 +98,9 @@ METRICS = PodMetrics(
     shadow=20,
     started=1.7952e9,
     splits={
-        "": SplitCounts(stable_ok=900, stable_bad=2, stable_service={0.01: 880, 0.016: 899, inf: 900}),
+        "": SplitCounts(
+            stable_ok=900, stable_bad=2, stable_refused=3, stable_service={0.01: 880, 0.016: 899, inf: 900}
+        ),
         "8f": SplitCounts(
             candidate_ok=7,
             candidate_bad=5,
@@ -119,11 +125,18 @@ METRICS = PodMetrics(
     bad_seconds=3600,
     bad_sum=12,
     bad_squares=20,
+    failed_sum=15,
+    failed_squares=29,
 )
 
 
 def test_the_contracts_series_are_read_and_others_ignored() -> None:
     assert pod_metrics(TEXT) == METRICS
+
+
+def test_an_older_server_has_its_refusals_among_what_is_bad() -> None:
+    older = "\n".join(line for line in TEXT.split("\n") if "failed_window" not in line)
+    assert pod_metrics(older) == replace(METRICS, failed_sum=12, failed_squares=20)
 
 
 def test_targets_of_one_salt_are_added_up() -> None:

@@ -35,6 +35,7 @@ OUTCOMES = {
     ("shadow", "skipped"): "shadow_skipped",
     ("stable", "ok"): "stable_ok",
     ("stable", "bad"): "stable_bad",
+    ("stable", "refused"): "stable_refused",
 }
 RESULTS = frozenset({"agree", "disagree", "incomparable"})
 GAUGES = {
@@ -46,6 +47,8 @@ GAUGES = {
     "modelramp_bad_window_seconds": "bad_seconds",
     "modelramp_bad_window_sum": "bad_sum",
     "modelramp_bad_window_squares": "bad_squares",
+    "modelramp_failed_window_sum": "failed_sum",
+    "modelramp_failed_window_squares": "failed_squares",
 }
 WHOLE = frozenset({"split_version", "generation", "weight", "shadow"})
 LE = re.compile(r'[{,]le="([^"]*)"')
@@ -70,6 +73,8 @@ def pod_metrics(text: str) -> PodMetrics:
         if field:
             splits[sample.labels.get("salt", "")][field] += int(value)
     gauges.setdefault("split_version", 1 if "generation" in gauges else 0)  # it was not told with the first format
+    for part in ("sum", "squares"):  # an older server has its refusals among what is bad
+        gauges.setdefault(f"failed_{part}", gauges.get(f"bad_{part}", 0.0))
     for (salt, side), histogram in _service_times(lines).items():
         splits[salt][SERVICE[side]] = histogram
     return PodMetrics(splits={salt: SplitCounts(**fields) for salt, fields in splits.items()}, **gauges)  # type: ignore[arg-type]

@@ -62,7 +62,8 @@ def _since(before: Counts, now: Counts) -> Counts:
 
 @dataclass(frozen=True, slots=True)
 class BadWindow:
-    """One pod's bad answers per second over a window: seconds seen, their sum, the sum of their squares."""
+    """One pod's bad answers per second over a window, or its bad and refused ones: seconds seen, their sum, the sum of
+    their squares."""
 
     seconds: float
     total: float
@@ -70,7 +71,7 @@ class BadWindow:
 
 
 def dispersion_index(windows: Iterable[BadWindow]) -> float:
-    """Variance over mean of stable's bad answers per second, never below 1 (independent errors).
+    """Variance over mean of what `windows` count per second, never below 1 (independent errors).
 
     An upper estimate of how many bad answers share one cause. 1 where there are no errors to tell.
     """

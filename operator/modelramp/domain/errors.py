@@ -5,24 +5,31 @@ from collections.abc import Collection
 
 from modelramp.api.status import EvidenceStatus
 from modelramp.domain.counts import BadWindow, Counts, dispersion_index, interval
-from modelramp.domain.evidence import Settings, update
-from modelramp.domain.metric import Memory, report
+from modelramp.domain.evidence import EvidenceState, Settings, update
+from modelramp.domain.metric import Memory, refusals_as_bad, report
 from modelramp.domain.router import Tally
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Pod, SplitCounts
 
 ERRORS = "errors"
-SIDES = ("candidate", "stable", "answered", "refused")
-"""candidate, stable: evidence about each side, copies included. answered: requests dealt, and those the candidate
-answered. refused: requests and copies dealt to the candidate, and those that are no evidence because nobody took them.
+SIDES = ("candidate", "stable", "stable_refused", "dealt", "refused")
+"""candidate, stable: evidence about each side, copies included. stable_refused: requests that stable refused, which are
+none either. dealt: requests dealt, and those the candidate answered. refused: requests and copies dealt to the
+candidate, and those that are no evidence because nobody took them.
+
+What comes to mean something else takes another name, so that nobody goes on with another release's counts.
 """
+REFUSED, DISPERSION = "refused", "dispersion"
+"""Noted of stable: the requests that it refused, and the index of dispersion of all that failed, refusals too."""
 
 
 def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) -> tuple[EvidenceStatus, Counts]:
     """The evidence after this look, and the requests dealt since the last one with those the candidate answered."""
     memory = Memory.load(before.state if before else "", SIDES)
     current = {side: {k: count(side, c) for k, c in tally.counters.items()} for side in SIDES}
-    fresh = {side: interval(memory.counters[side], current[side], tally.born) for side in SIDES}
+    unknown = before is not None and memory.state == EvidenceState()  # what another release has judged already
+    born = () if unknown else tally.born
+    fresh = {side: interval(memory.counters[side], current[side], born) for side in SIDES}
     rules = settings(alpha, turn.snap.spec.rollout.analysis.objectives.error_rate)
     refused = fresh["refused"]
     blind = tally.missing or (refused.requests > 0 and refused.bad == refused.requests)
@@ -32,10 +39,26 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) 
         None if blind else fresh["stable"],
         dispersion_index(pooled(tally.stable)),
         rules,
+        fresh["stable_refused"].requests,
     )
-    remembered = memory.advance(state, current, {}, turn.world.pods)
+    noted = memory.noted
+    if not blind:
+        clustered = dispersion_index(pooled(refusals_as_bad(tally.stable)))
+        noted = {REFUSED: noted.get(REFUSED, 0) + fresh["stable_refused"].requests, DISPERSION: clustered}
+    remembered = memory.advance(state, current, noted, turn.world.pods)
     evidence = report(turn, ERRORS, before, state, rules, fresh["candidate"].requests)
-    return evidence.model_copy(update={"state": remembered}), fresh["answered"]
+    return evidence.model_copy(update={"state": remembered}), fresh["dealt"]
+
+
+def accepted(judged: str) -> EvidenceState:
+    """What the rollout with this memory has accepted of stable, refusals too: nobody answers in the place of what comes
+    after it."""
+    memory = Memory.load(judged, ())
+    refused = int(memory.noted.get(REFUSED, 0))
+    return EvidenceState(
+        stable=memory.state.stable + Counts(refused, refused),
+        dispersion=memory.noted.get(DISPERSION, memory.state.dispersion),
+    )
 
 
 def settings(alpha: float, objective: float) -> Settings:
@@ -54,8 +77,10 @@ def count(side: str, c: SplitCounts) -> Counts:
             return Counts(c.candidate_ok + c.candidate_bad + copies, c.candidate_bad + c.shadow_bad)
         case "stable":
             return Counts(c.stable_ok + c.stable_bad, c.stable_bad)
-        case "answered":
-            return Counts(to_candidate + c.stable_ok + c.stable_bad, c.candidate_ok)
+        case "stable_refused":
+            return Counts(c.stable_refused, c.stable_refused)
+        case "dealt":
+            return Counts(to_candidate + c.stable_ok + c.stable_bad + c.stable_refused, c.candidate_ok)
         case _:
             return Counts(to_candidate + copies + lost, unanswered + lost)
 

@@ -125,16 +125,19 @@ def update(
     stable: Counts | None,
     dispersion: float,
     settings: Settings,
+    refused: int = 0,
 ) -> EvidenceState:
     """Add one look. None means no data (source down, only infrastructure errors): nothing is learnt from it.
 
-    `dispersion` is stable's index of dispersion (counts.dispersion_index); below 1 it counts as 1.
+    `dispersion` is stable's index of dispersion (counts.dispersion_index); below 1 it counts as 1. `refused` requests
+    of stable's are no evidence, but it had them: the candidate is not alone.
     """
     if candidate is None or stable is None:
         return replace(state, missing=state.missing + 1)
     dispersion = max(1.0, dispersion)
+    alone = stable.requests + refused < COMPARABLE * candidate.requests
     state = replace(
-        _suspect(state, candidate, stable, dispersion, settings),
+        _suspect(state, candidate, stable, alone, dispersion, settings),
         candidate=state.candidate + candidate,
         stable=state.stable + stable,
         looks=state.looks + 1,
@@ -151,13 +154,12 @@ def update(
 
 
 def _suspect(
-    state: EvidenceState, candidate: Counts, stable: Counts, dispersion: float, settings: Settings
+    state: EvidenceState, candidate: Counts, stable: Counts, alone: bool, dispersion: float, settings: Settings
 ) -> EvidenceState:
     """The Fail test's step. Which null is tested depends on the traffic alone, never on the bad answers."""
     if not candidate.requests:
         return state
-    alone = stable.requests < COMPARABLE * candidate.requests
-    if not alone and not candidate.bad + stable.bad:
+    if not alone and not (stable.requests and candidate.bad + stable.bad):
         return state
     if alone:
         limit = min(0.5, max(settings.objective, settings.margin * state.stable.rate))

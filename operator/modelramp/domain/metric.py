@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from modelramp.api.status import EvidenceStatus, Verdict
 from modelramp.domain.counts import Counts
@@ -51,6 +51,12 @@ class Memory:
         merged = {side: {**self.counters[side], **current[side]} for side in current}
         kept = {side: {k: c for k, c in of.items() if k.partition("@")[0] in names} for side, of in merged.items()}
         return Memory(state, kept, noted).dump()
+
+
+def refusals_as_bad(pods: Iterable[Pod]) -> tuple[Pod, ...]:
+    """Those that tell what they count, with their refusals among what is bad."""
+    told = ((pod, pod.metrics) for pod in pods)
+    return tuple(replace(pod, metrics=metrics.refusals_as_bad()) for pod, metrics in told if metrics is not None)
 
 
 def by_container(pods: Collection[Pod], attempt: str) -> dict[str, SplitCounts]:

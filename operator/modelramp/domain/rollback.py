@@ -15,14 +15,14 @@ from modelramp.api.status import (
 )
 from modelramp.domain import moves
 from modelramp.domain.counts import NOTHING, Counts, interval
-from modelramp.domain.errors import ERRORS, count
-from modelramp.domain.evidence import EvidenceState, Settings, update
-from modelramp.domain.metric import Memory, by_container
+from modelramp.domain.errors import ERRORS, accepted, count
+from modelramp.domain.evidence import Settings, update
+from modelramp.domain.metric import NO_SPLIT, Memory, by_container, refusals_as_bad
 from modelramp.domain.snapshot import Target
 from modelramp.domain.turn import Turn
 from modelramp.domain.verdict import Outcome, verdict
 
-SIDE = "serving"  # the one side that there is
+SIDE = "local"  # the one side that there is; named by the same rule as errors.SIDES
 
 
 def remember(turn: Turn) -> None:
@@ -45,9 +45,7 @@ def begin_guard(turn: Turn) -> None:
     if candidate.direct or not turn.world.ready(former.revision):
         return  # somebody wanted to go back, or there is nothing to go back to
     judged = next((e.state for e in turn.status.evidence if e.metric == ERRORS), "")
-    rollout = Memory.load(judged, ()).state
-    accepted = EvidenceState(stable=rollout.stable, dispersion=rollout.dispersion)
-    memory = Memory(accepted, {SIDE: local_counts(turn, candidate.revision)})
+    memory = Memory(accepted(judged), {SIDE: local_counts(turn, candidate.revision)})
     guard = GuardStatus(
         former=former.revision,
         former_version=former.version,
@@ -88,7 +86,7 @@ def _look(turn: Turn, guard: GuardStatus, revision: str) -> str:
     memory = Memory.load(guard.state, (SIDE,))
     now = local_counts(turn, revision)
     fresh = interval(memory.counters[SIDE], now)
-    before = memory.state
+    before = Memory.load(guard.state, ()).state  # what the rollout has accepted holds on, whoever counts how
     state = update(before, fresh, NOTHING, before.dispersion, settings) if fresh.requests else before
     remembered = memory.advance(state, {SIDE: now}, {}, turn.world.pods)
     turn.set(guard=guard.model_copy(update={"looked_at": turn.now, "state": remembered}))
@@ -98,7 +96,7 @@ def _look(turn: Turn, guard: GuardStatus, revision: str) -> str:
 
 def local_counts(turn: Turn, revision: str) -> dict[str, Counts]:
     """What each container of a revision has answered itself."""
-    answered = by_container([pod for pod in turn.world.pods_of(revision) if pod.metrics], "")
+    answered = by_container(refusals_as_bad(turn.world.pods_of(revision)), NO_SPLIT)
     return {container: count("stable", counts) for container, counts in answered.items()}
 
 

@@ -1,8 +1,8 @@
 """What the operator has seen of the world in one pass: the input of decide(), free of any client's types."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class SplitCounts:
     incomparable: int = 0
     stable_ok: int = 0
     stable_bad: int = 0
+    stable_refused: int = 0  # with 503: full, loading, short of memory
     candidate_service: Mapping[float, int] = field(default_factory=dict)
     shadow_service: Mapping[float, int] = field(default_factory=dict)
     stable_service: Mapping[float, int] = field(default_factory=dict)
@@ -77,6 +78,9 @@ class SplitCounts:
     candidate_classes: Mapping[str, int] = field(default_factory=dict)
     stable_classes: Mapping[str, int] = field(default_factory=dict)
     """Ok answers by the class they predict."""
+
+    def refusals_as_bad(self) -> Self:
+        return replace(self, stable_bad=self.stable_bad + self.stable_refused, stable_refused=0)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,13 @@ class PodMetrics:
     bad_seconds: float = 0.0
     bad_sum: float = 0.0
     bad_squares: float = 0.0
+    failed_sum: float = 0.0  # of what is bad or refused
+    failed_squares: float = 0.0
+
+    def refusals_as_bad(self) -> Self:
+        """For where nobody answers in this pod's place: what it refuses has failed."""
+        splits = {salt: counts.refusals_as_bad() for salt, counts in self.splits.items()}
+        return replace(self, splits=splits, bad_sum=self.failed_sum, bad_squares=self.failed_squares)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from modelramp.api.status import Status
 from modelramp.desired.meta import PORT, Body, Owner
 from modelramp.desired.project import hands_over
 from modelramp.desired.split import split
-from modelramp.domain.metric import NO_SPLIT, by_container
+from modelramp.domain.metric import NO_SPLIT, by_container, refusals_as_bad
 from modelramp.domain.router import RouteKind, Tally, Trouble
 from modelramp.domain.traffic import FULL
 from modelramp.domain.turn import Turn
@@ -89,9 +89,10 @@ class Gateway:
     def tally(self, turn: Turn) -> Tally:
         """Pods count for as long as they live, so the first look is a baseline of all of them, and a later one of those
         that are older than the attempt: no look has one side's requests without the other's. While a side does not
-        tell, nothing is taken over, and the deaths of that time count at the next look."""
+        tell, nothing is taken over, and the deaths of that time count at the next look. What a pod refuses is bad, for
+        its client gets that."""
         stables, candidates = turn.world.pods_of(turn.stable_revision), turn.world.pods_of(turn.candidate.revision)
-        stable, candidate = _told(stables), _told(candidates)
+        stable, candidate = refusals_as_bad(stables), refusals_as_bad(candidates)
         if not (stable and candidate):
             return Tally(stable, {}, (), missing=True)
         counters = {
@@ -188,10 +189,6 @@ def _against(route: Route) -> Iterator[str]:
                 yield f"{name}: {kind} is False ({it.get('reason', '')}): {it.get('message', '')}"
     if not route.get("status", {}).get("parents"):
         yield "no controller has answered for the HTTPRoute: see that its Gateways exist and are programmed"
-
-
-def _told(pods: Iterable[Pod]) -> tuple[Pod, ...]:
-    return tuple(pod for pod in pods if pod.metrics is not None)
 
 
 def _as_candidate(own: SplitCounts) -> SplitCounts:

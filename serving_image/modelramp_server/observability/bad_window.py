@@ -1,4 +1,5 @@
-"""Bad answers per second over the last hour: what the index of dispersion (variance over mean) is made from."""
+"""Bad answers (or failed ones: bad and refused) per second over the last hour: what their index of dispersion, variance
+over mean, is made from."""
 
 from collections import deque
 

@@ -43,7 +43,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._own = (model, version, revision)
         self._clock = clock
-        self.bad_window = BadWindow(clock())
+        self._bad, self._failed = BadWindow(clock()), BadWindow(clock())
         self.predictions = Predictions(self._own)
         self.registry.register(self.predictions)
         self._counters()
@@ -110,11 +110,15 @@ class Metrics:
         self.memory_short = gauge("modelramp_memory_short", "1 while requests are refused for it").labels(*self._own)
         self.queue_depth = gauge("modelramp_queue_depth", "Requests waiting for the model").labels(*self._own)
         seconds = gauge("modelramp_bad_window_seconds", "Seconds seen in the last hour").labels(*self._own)
-        total = gauge("modelramp_bad_window_sum", "Bad answers of the own model in them").labels(*self._own)
-        squares = gauge("modelramp_bad_window_squares", "Sum of squares per second").labels(*self._own)
-        seconds.set_function(lambda: self.bad_window.read(self._clock())[0])
-        total.set_function(lambda: self.bad_window.read(self._clock())[1])
-        squares.set_function(lambda: self.bad_window.read(self._clock())[2])
+        bad = gauge("modelramp_bad_window_sum", "Bad answers of this pod in them").labels(*self._own)
+        bad_squares = gauge("modelramp_bad_window_squares", "Sum of their squares per second").labels(*self._own)
+        failed = gauge("modelramp_failed_window_sum", "Bad and refused answers in them").labels(*self._own)
+        failed_squares = gauge("modelramp_failed_window_squares", "Sum of their squares per second").labels(*self._own)
+        seconds.set_function(lambda: self._bad.read(self._clock())[0])
+        bad.set_function(lambda: self._bad.read(self._clock())[1])
+        bad_squares.set_function(lambda: self._bad.read(self._clock())[2])
+        failed.set_function(lambda: self._failed.read(self._clock())[1])
+        failed_squares.set_function(lambda: self._failed.read(self._clock())[2])
 
     def model_loaded(self, runtime: str, device: str, fallback: bool) -> None:
         """Say which runtime serves, on which device, and whether that should have been another."""
@@ -141,7 +145,13 @@ class Metrics:
 
     def bad_answer(self) -> None:
         """Count a bad answer of this pod's own model."""
-        self.bad_window.add(self._clock())
+        now = self._clock()
+        self._bad.add(now)
+        self._failed.add(now)
+
+    def refused_answer(self) -> None:
+        """Count an answer that says nothing of this pod's own model: it was not asked."""
+        self._failed.add(self._clock())
 
     def render(self) -> bytes:
         """The text that a scrape gets."""

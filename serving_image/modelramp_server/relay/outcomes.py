@@ -13,6 +13,7 @@ class Outcome(StrEnum):
     NEUTRAL = "neutral"
     ERROR = "error"
     SKIPPED = "skipped"
+    REFUSED = "refused"
 
 
 class Net(StrEnum):
@@ -69,6 +70,8 @@ def judge_refusal(stable_status: int) -> Verdict:
 
 def judge_local(status: int) -> Outcome:
     """How an answer of stable to a request dealt to stable counts."""
+    if status == 503:
+        return Outcome.REFUSED
     if status >= 500:
         return Outcome.BAD
     return Outcome.OK if status < 400 else Outcome.NEUTRAL

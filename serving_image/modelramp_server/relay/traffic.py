@@ -111,6 +111,8 @@ class Traffic:
         outcome = judge_local(answer.status)
         if outcome is Outcome.BAD:
             self._metrics.bad_answer()
+        elif outcome is Outcome.REFUSED:
+            self._metrics.refused_answer()
         elif outcome is Outcome.OK:
             self._stable_p99.add(answer.service)
         if count:
