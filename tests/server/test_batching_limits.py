@@ -162,12 +162,15 @@ def test_the_largest_batch_is_the_smallest_that_is_as_fast() -> None:
     assert limit.rows == 8
     serve(limit, lambda rows: 0.010)  # an accelerator that has become free: any number of rows in 10 ms
     assert limit.rows == 32
+    serve(limit, lambda rows: 0.0003 + 0.001 * rows)  # a fixed part that two rows share, and four hardly show
+    assert limit.rows == 2
 
 
 def test_rows_that_gain_nothing_by_company_begin_alone() -> None:
-    assert RowLimit(32, longest=1.0, seconds=0.032, one=0.001).rows == 1
-    assert RowLimit(32, longest=1.0, seconds=0.032, one=0.002).rows == 32
-    limit = RowLimit(32, longest=1.0, seconds=0.040, one=0.001)
+    assert RowLimit(32, longest=1.0, seconds=0.032, costs={1: 0.001, 32: 0.001}).rows == 1
+    assert RowLimit(32, longest=1.0, seconds=0.032, costs={1: 0.002, 32: 0.001}).rows == 32
+    assert RowLimit(32, longest=1.0, seconds=0.032, costs={1: 0.0015, 32: 0.001}).rows == 1, "half as fast again"
+    limit = RowLimit(32, longest=1.0, seconds=0.040, costs={1: 0.001, 32: 0.00125})
     serve(limit, lambda rows: 0.001 * max(rows, 8) / 8)  # once it serves, eight rows take no longer than one
     assert limit.rows >= 8
 
@@ -179,7 +182,7 @@ def test_forwards_over_a_share_of_the_budget_are_made_smaller() -> None:
     assert limit.rows == 4
     assert RowLimit(1, longest=1.0, seconds=9.0).rows == 1
     limit = RowLimit(32, longest=1.0, seconds=0.5)
-    limit.observe(30, 3.0, full=False)
+    limit.observe(30, 3.0, 3.0, full=False)
     assert limit.rows == 16, "at once, not after many slow ones"
 
 
@@ -193,7 +196,7 @@ def test_a_model_whose_batches_always_fail_is_soon_run_row_by_row() -> None:
 def test_rows_of_few_requests_do_not_make_batches_small() -> None:
     limit = RowLimit(32, longest=1.0, seconds=0.001)
     for _ in range(1000):
-        limit.observe(1, 0.0005, full=False)
+        limit.observe(1, 0.0005, 0.0005, full=False)
     assert limit.rows == 32
 
 
@@ -203,7 +206,7 @@ def serve(limit: RowLimit, seconds: Callable[[int], float], pulls: int = 4000) -
     taken = 0
     for pull in range(pulls):
         rows = limit.next_pull()
-        limit.observe(rows, seconds(rows), full=True)
+        limit.observe(rows, seconds(rows), seconds(rows), full=True)
         if pull >= pulls - 1000:
             spent, taken = spent + seconds(rows), taken + rows
     return spent / taken

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from modelramp_server.runtime import device, mlmodel
@@ -103,3 +104,9 @@ def test_onnxruntime_gets_that_many(onnx_model: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("modelramp_server.runtime.onnx.cpus", lambda: 3)
     runtime = load(mlmodel.read(onnx_model), "auto", "cpu", allow_code=False)
     assert runtime._session.get_session_options().intra_op_num_threads == 3
+    rows = {"X": np.random.default_rng(0).random((3, 64), np.float32)}
+    before = runtime.predict(rows)
+    runtime.use_threads(1)
+    assert runtime._session.get_session_options().intra_op_num_threads == 1
+    assert before.keys() == (after := runtime.predict(rows)).keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)

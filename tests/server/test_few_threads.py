@@ -38,10 +38,10 @@ class Timed:
     def use_threads(self, count: int) -> None:
         self.threads = count
 
-    def chosen(self) -> int:
-        """Threads after the measurement, through what the server puts around a runtime."""
+    def chosen(self, rows: int = 1) -> int:
+        """Threads after the measurement with batches of so many rows, through what the server puts around a runtime."""
         around = watched(self, lambda rows: None)
-        use_few_threads(around, {"x": np.zeros((1, 1), np.float32)}, self.threads, lambda: self.now)
+        use_few_threads(around, [{"x": np.zeros((1, 1), np.float32)}] * rows, self.threads, lambda: self.now)
         return self.threads
 
 
@@ -55,6 +55,18 @@ def test_threads_of_what_takes_long_are_not_asked_about() -> None:
     assert Timed({2: BRIEF + 0.001, 1: 0.001}).chosen() == 2
 
 
+def test_threads_are_judged_by_rows_as_they_will_be_run() -> None:
+    class InCompany(Timed):
+        """On one thread each row takes as long; with more, four take no longer than one."""
+
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            self.now += self.seconds[self.threads] * (len(inputs["x"]) if self.threads == 1 else 1)
+            return dict(inputs)
+
+    assert InCompany({2: 0.004, 1: 0.001 * WORTH - 0.0001}).chosen(rows=4) == 1
+    assert InCompany({2: 0.004, 1: 0.001 * WORTH + 0.0001}).chosen(rows=4) == 2
+
+
 def test_one_hiccup_says_nothing() -> None:
     class Hiccup(Timed):
         def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -66,7 +78,7 @@ def test_one_hiccup_says_nothing() -> None:
 
 def test_a_model_without_threads_is_left_alone() -> None:
     model = watched(Doubling(), lambda rows: None)
-    use_few_threads(model, {"x": np.zeros(1, np.int64)}, 2)
+    use_few_threads(model, [{"x": np.zeros(1, np.int64)}], 2)
     assert not isinstance(model, UsesThreads)
 
 

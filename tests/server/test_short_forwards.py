@@ -27,6 +27,8 @@ from tests.server.test_lifecycle import INFER, Process, two
 class Clocked:
     """A model of one input whose forwards take what a test says, by a clock of its own."""
 
+    only_computes, device = True, "cpu"
+
     def __init__(self, seconds_per_row: float, cores: int = 2) -> None:
         self.now, self.takes = 100.0, 0.0
         self.model = Doubling()
@@ -88,6 +90,24 @@ def test_what_a_forward_waits_for_does_not_count_as_what_it_takes() -> None:
     warm.answer([job(1)], 1, True, lambda jobs: None)
     assert queue.seconds_per_row > 0.005, "a tenth of what it took, for whoever waits"
     assert warm.held_per_row < 0.001
+
+
+@pytest.mark.parametrize(("computes", "device"), [(True, "cpu"), (False, "cpu"), (True, "cuda")])
+def test_batches_of_what_computes_here_are_compared_by_what_they_compute(computes: bool, device: str) -> None:
+    class Waiting(Doubling):
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            time.sleep(0.05)
+            return super().predict(inputs)
+
+    class Noted(RowLimit):
+        def observe(self, rows: int, seconds: float, cost: float, full: bool) -> None:
+            assert seconds >= 0.05
+            assert cost < 0.005 if computes and device == "cpu" else cost == seconds
+
+    model = Waiting()
+    model.only_computes, model.device = computes, device
+    warm = WarmModel(model, Noted(32, 1.0, 0.001), JobQueue(100), lambda rows: None, lambda jobs, now: None)
+    warm.answer([job(1)], 1, True, lambda jobs: None)
 
 
 async def test_the_loop_has_its_turn_between_two_forwards() -> None:

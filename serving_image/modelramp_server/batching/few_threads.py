@@ -1,45 +1,55 @@
 """Whether a forward is spread over threads.
 
-Torch spreads it over all CPUs. To wake threads for each layer of a small network takes longer than the layer, and the
-CPUs are not idle either: one reads and writes requests. So of brief forwards it is measured what threads bring.
+Torch and onnxruntime spread it over all CPUs. To wake threads for each layer of a small network takes about as long as
+the layer, and the CPUs are not idle either: one reads and writes requests. So of brief forwards it is measured what
+threads bring.
 """
 
 import logging
 import time
 from collections.abc import Callable
+from statistics import median
 
 from modelramp_server.batching.forward import seconds
+from modelramp_server.batching.row_limit import worth_the_wait
 from modelramp_server.protocol.tensors import Array
 from modelramp_server.runtime.base import Runtime, UsesThreads
 
 BRIEF = 0.050  # seconds of a full batch's forward; longer ones keep their threads
 WORTH = 1.5  # times as fast, with threads
-_TIMES = 3
+_TIMES = 5
 
 log = logging.getLogger(__name__)
 
 
 def use_few_threads(
-    runtime: Runtime, batch: dict[str, Array], threads: int, clock: Callable[[], float] = time.monotonic
+    runtime: Runtime, batch: list[dict[str, Array]], threads: int, clock: Callable[[], float] = time.monotonic
 ) -> None:
     """Leave a brief model one thread, unless more of them make it `WORTH` times as fast.
 
     Args:
         runtime: warm, and spread over its threads.
-        batch: as many rows as a forward may take.
+        batch: as many requests' rows as a forward may take.
         threads: that it is spread over.
     """
 
-    def best(times: int) -> float:
-        return min(seconds(runtime, batch, clock) for _ in range(times))
+    def row() -> float:
+        """What one takes, alone or in company, as it will be run."""
+        costs = {
+            rows: median(seconds(runtime, batch[:rows], clock) for _ in range(_TIMES)) / rows
+            for rows in {1, len(batch)}
+        }
+        return costs[worth_the_wait(costs)]
 
-    if not isinstance(runtime, UsesThreads) or runtime.device != "cpu" or threads == 1 or best(2) > BRIEF:
+    if not isinstance(runtime, UsesThreads) or runtime.device != "cpu" or threads == 1:
         return
-    spread = best(_TIMES)
+    if min(seconds(runtime, batch, clock) for _ in range(2)) > BRIEF:
+        return
+    spread = row()
     runtime.use_threads(1)
-    runtime.predict(batch)
-    alone = best(_TIMES)
+    seconds(runtime, batch)
+    alone = row()
     chosen = threads if alone > WORTH * spread else 1
     runtime.use_threads(chosen)
-    told = "a full batch takes %.2g ms on one thread and %.2g ms on %d; it gets %d"
+    told = "a row takes %.2g ms on one thread and %.2g ms on %d; the model gets %d"
     log.info(told, alone * 1000, spread * 1000, threads, chosen)

@@ -18,7 +18,7 @@ from modelramp_server.batching.warm_model import Waited, WarmModel
 from modelramp_server.batching.warmup import Warm, warm_up
 from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import TensorSpec
-from modelramp_server.runtime.base import LoadFailed, ModelProblem, Runtime, TakesParams, WarmupFailed
+from modelramp_server.runtime.base import LoadFailed, ModelProblem, Runtime, TakesParams, WarmupFailed, computes_here
 from modelramp_server.runtime.cpus import cpus
 from modelramp_server.runtime.mlmodel import MLmodel
 
@@ -134,9 +134,9 @@ class ModelThread:
 
     def _prepare(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> WarmModel:
         runtime, loaded, warm = prepare(self._load, self._limits)
-        limit = RowLimit(warm.rows, _LONGEST * self._limits.timeout, warm.seconds, warm.one)
+        limit = RowLimit(warm.rows, _LONGEST * self._limits.timeout, warm.seconds, warm.costs)
         model = WarmModel(runtime, limit, self._queue, self._observe_rows, self._waited)
-        if runtime.only_computes and runtime.device == "cpu" and warm.held <= SHORT and not self._limits.delay:
+        if computes_here(runtime) and warm.costs.get(1, warm.seconds) <= SHORT and not self._limits.delay:
             self._queue.short = OnTheLoop(model, cpus())
         _tell(loop, watcher.ready, loaded)
         return model

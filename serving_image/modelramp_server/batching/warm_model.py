@@ -8,7 +8,7 @@ from modelramp_server.batching.forward import groups, run
 from modelramp_server.batching.jobs import Job, JobQueue
 from modelramp_server.batching.row_cost import RowCost
 from modelramp_server.batching.row_limit import RowLimit
-from modelramp_server.runtime.base import Runtime
+from modelramp_server.runtime.base import Runtime, computes_here
 
 Settle = Callable[[list[Job]], None]
 Waited = Callable[[Sequence[Job], float], None]
@@ -29,6 +29,7 @@ class WarmModel:
         self.queue = queue
         self.began: float | None = None
         self._runtime = runtime
+        self._computes = computes_here(runtime)
         self._observe_rows = observe_rows
         self._waited = waited
         self._held = RowCost(limit.seconds_per_row)
@@ -58,7 +59,8 @@ class WarmModel:
             rows = run(self._runtime, group, self._observe_rows)
             self.began = None
             if rows:
-                self._held.observe(time.thread_time() - held, rows, full)
-                self.limit.observe(rows, time.monotonic() - began, full)
+                held, took = time.thread_time() - held, time.monotonic() - began
+                self._held.observe(held, rows, full)
+                self.limit.observe(rows, took, held if self._computes else took, full)
                 self.queue.seconds_per_row = self.limit.seconds_per_row
             settle(group)

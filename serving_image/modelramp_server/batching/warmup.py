@@ -8,7 +8,7 @@ work (memory, as a rule), half of it is tried. Rows that are all alike prove not
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +17,10 @@ import numpy as np
 from modelramp_server.batching.few_threads import use_few_threads
 from modelramp_server.batching.forward import concatenated, seconds
 from modelramp_server.protocol.tensors import DTYPES, Array, TensorSpec, datatype_of
-from modelramp_server.runtime.base import Runtime, WarmupFailed
+from modelramp_server.runtime.base import Runtime, WarmupFailed, computes_here
 
 _FREE_SIZE = 1
-_CLOCKS = time.monotonic, time.thread_time
-_TIMED, _TIMED_UP_TO = 3, 1.0  # forwards of one row, where the largest batch takes less than so many seconds
+_TIMED, _TIMED_UP_TO = 3, 1.0  # forwards of a size, where the largest batch takes less than so many seconds
 _TOLERANCE = {"rtol": 1e-3, "atol": 1e-5}
 _HALF_TOLERANCE = {"rtol": 1e-2, "atol": 1e-3}
 _TEXTS = {"zeros": "", "ones": "a", "noise": "a noise"}
@@ -35,14 +34,13 @@ log = logging.getLogger(__name__)
 
 class Warm(NamedTuple):
     """What the warm-up found: rows that one forward may take (1: no batching), outputs as the model gave them, the
-    seconds of a warm forward of so many rows and of one, what the one took of its thread's CPU time, and whether the
-    model fails on more than one row."""
+    seconds of a warm forward of so many rows, what a row takes in one of so many and, unless that is long, alone (CPU
+    time, where it computes here), and whether the model fails on more than one row."""
 
     rows: int
     outputs: tuple[TensorSpec, ...]
     seconds: float
-    one: float
-    held: float
+    costs: Mapping[int, float]
     one_row: bool
 
 
@@ -64,14 +62,17 @@ def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: i
     rows, reason = _safe_batch(runtime, tried, batch_size)
     if reason:
         log.warning("up to %d rows a forward, not %d: %s", rows, batch_size, reason)
-    batch = concatenated([inputs for inputs, _ in _picked(tried, rows)])
+    batch = [inputs for inputs, _ in _picked(tried, rows)]
     use_few_threads(runtime, batch, threads)
-    full = one = held = seconds(runtime, batch)
-    if full < _TIMED_UP_TO:
-        row = tried[0][0]
-        one, held = (min(seconds(runtime, row, clock) for _ in range(_TIMED)) for clock in _CLOCKS)
+    took = seconds(runtime, batch)
+    costs = _costs(runtime, batch) if took < _TIMED_UP_TO else {rows: took / rows}
     outputs = tuple(_output_spec(name, array) for name, array in tried[0][1].items())
-    return Warm(rows, outputs, full, one, held, rows == 1 and not _takes_rows(runtime, tried))
+    return Warm(rows, outputs, took, costs, rows == 1 and not _takes_rows(runtime, tried))
+
+
+def _costs(runtime: Runtime, batch: list[Inputs]) -> dict[int, float]:
+    clock = time.thread_time if computes_here(runtime) else time.monotonic
+    return {rows: min(seconds(runtime, batch[:rows], clock) for _ in range(_TIMED)) / rows for rows in {1, len(batch)}}
 
 
 def _takes_rows(runtime: Runtime, tried: list[_Tried]) -> bool:

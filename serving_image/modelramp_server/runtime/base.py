@@ -28,6 +28,12 @@ class Runtime(Protocol):
         ...
 
 
+def computes_here(runtime: Runtime) -> bool:
+    """Whether the thread that runs a forward has its CPU time to show for it: by that, what it takes does not depend on
+    who else wants the interpreter or a CPU."""
+    return runtime.only_computes and runtime.device == "cpu"
+
+
 class Around:
     """What stands around a runtime shows the same model."""
 

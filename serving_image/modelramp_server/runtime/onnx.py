@@ -48,13 +48,8 @@ class OnnxRuntime:
             UnsupportedModel: an input is no tensor.
             DeviceUnavailable: `cuda` is wanted and can't be had.
         """
-        path = model.file("onnx", "data", "model.onnx")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _QUIET
-        # Idle threads that spin take the cores that the event loop needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.intra_op_num_threads = cpus()
-        self._session, placement = _session(path, options, device)
+        self._path = model.file("onnx", "data", "model.onnx")
+        self._session, placement = _session(self._path, device)
         self.device, self.fallback = placement.device, placement.fallback
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs() if node.type in _DATATYPES)
@@ -65,18 +60,27 @@ class OnnxRuntime:
         values = self._session.run(self._names, inputs)
         return {name: _as_array(value) for name, value in zip(self._names, values, strict=True)}
 
+    def use_threads(self, count: int) -> None:
+        """See UsesThreads. A session's threads are set when it is made."""
+        self._session = _open(self._path, self.device, count)
 
-def _session(path: Path, options: Any, device: Device) -> tuple[Any, Placement]:
+
+def _session(path: Path, device: Device) -> tuple[Any, Placement]:
     built = _CUDA in onnxruntime.get_available_providers()
     obstacle = "" if built else "onnxruntime in this image has no CUDA provider"
     placement = place(device, obstacle, expected=gpu_visible())
-    session = _open(path, options, placement.device)
+    session = _open(path, placement.device, cpus())
     if placement.device == "cuda" and session.get_providers()[0] != _CUDA:
         placement = place(device, "onnxruntime could not start its CUDA provider", expected=True)
     return session, placement
 
 
-def _open(path: Path, options: Any, device: str) -> Any:
+def _open(path: Path, device: str, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _QUIET
+    # Idle threads that spin take the cores that the event loop needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = threads
     if device == "cuda":
         onnxruntime.preload_dlls()  # the CUDA libraries of the nvidia-* packages
     providers = [_CUDA, _CPU] if device == "cuda" else [_CPU]
