@@ -29,6 +29,7 @@ class Timed:
         self.device, self.forwards = "cpu", 0
         self.seconds, self.now = seconds, 0.0
         self.threads = max(seconds)
+        self.told: list[int] = []
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self.now += self.seconds[self.threads]
@@ -37,6 +38,7 @@ class Timed:
 
     def use_threads(self, count: int) -> None:
         self.threads = count
+        self.told.append(count)
 
     def chosen(self, rows: int = 1) -> int:
         """Threads after the measurement with batches of so many rows, through what the server puts around a runtime."""
@@ -49,6 +51,14 @@ def test_threads_that_bring_little_are_not_used() -> None:
     assert Timed({2: 0.010, 1: 0.010 * WORTH - 0.001}).chosen() == 1
     assert Timed({8: 0.010, 1: 0.009}).chosen() == 1
     assert Timed({8: 0.010, 1: 0.010 * WORTH + 0.001}).chosen() == 8
+
+
+def test_what_is_measured_is_what_is_served() -> None:
+    """To be told another number may mean to be loaded again (ONNX), and cold."""
+    few, many = Timed({2: 0.010, 1: 0.009}), Timed({2: 0.010, 1: 0.020})
+    assert (few.chosen(), few.told) == (1, [1])
+    assert (many.chosen(), many.told) == (2, [1, 2])
+    assert many.forwards == few.forwards + 1, "warm again"
 
 
 def test_threads_of_what_takes_long_are_not_asked_about() -> None:

@@ -4,10 +4,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from modelramp_server.memory import MemoryWatch, container_limit, own_bytes
 from modelramp_server.protocol.errors import ShortOfMemory
+from tests.server.rpc import RpcClient, number
 
 
 def test_refusing_ends_well_below_where_it_begins() -> None:
@@ -62,3 +64,25 @@ def test_a_large_body_is_refused_when_its_turn_has_come_and_memory_is_short(star
     assert refused.status == 503 and "MEMORY_LIMIT" in refused.json["error"]
     memory._others = lambda: 1
     assert server.infer(large).status == 200
+
+
+@pytest.mark.parametrize("recorded", [{}, {"audit_log": "stdout"}], ids=["plainly", "recorded"])
+def test_what_is_refused_for_memory_is_stables_refusal(start: Any, lookup_model: Path, recorded: Any) -> None:
+    server = start(lookup_model, memory_limit="1Gi", grpc_port=0, **recorded)
+    memory = server.service.local.memory
+    memory._read, memory._others = lambda: 1 << 30, lambda: 2
+    memory.look()
+    counted = {"name": "x", "datatype": "INT64", "shape": [1], "data": [0]}
+    client = RpcClient(server.grpc_port)
+    try:
+        assert server.infer(counted).status == 503
+        assert client.infer(number()).code is grpc.StatusCode.UNAVAILABLE
+        assert server.metric("modelramp_split_requests_total", side="stable", outcome="refused") == 2
+        assert server.infer(counted, x_modelramp_relayed="smoke").status == 503
+        relayed = client.infer(number(), metadata=[("x-modelramp-relayed", "smoke")])
+        assert relayed.code is grpc.StatusCode.UNAVAILABLE
+    finally:
+        client.close()
+    assert server.metric("modelramp_split_requests_total", side="stable") == 2, "the sender counts those"
+    assert server.metric("modelramp_failed_window_sum") == 4
+    assert server.metric("modelramp_bad_window_sum") == 0

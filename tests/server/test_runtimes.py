@@ -132,6 +132,15 @@ def test_a_damaged_mlmodel_file(tmp_path: Path, text: str) -> None:
         mlmodel.read(tmp_path)
 
 
+@pytest.mark.parametrize(("jobs", "computes"), [(None, True), (1, True), (2, False)])
+def test_an_estimator_with_threads_of_its_own_is_not_timed_by_its_callers(
+    tmp_path: Path, jobs: int | None, computes: bool
+) -> None:
+    estimator = make_pipeline(StandardScaler(), RandomForestClassifier(3, n_jobs=jobs)).fit(FEW, CLASSES)
+    folder = models.sklearn_folder(tmp_path / "model", estimator)
+    assert load(mlmodel.read(folder), "auto", "cpu", allow_code=False).only_computes is computes
+
+
 def test_requirements_that_the_runtime_does_not_need_are_not_demanded(onnx_model: Path, sklearn_model: Path) -> None:
     for folder, flavor in ((onnx_model, "onnx"), (sklearn_model, "sklearn")):
         (folder / "requirements.txt").write_text("mlflow==3.17.2\nno-such-package==1.0\n")

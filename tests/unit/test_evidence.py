@@ -254,6 +254,12 @@ def test_alone_a_candidate_may_be_as_bad_as_stable_was():
     assert judge([*before, (Counts(2000, 320), Counts(0, 0))]).outcome is Outcome.FAIL
 
 
+@pytest.mark.parametrize(("bad", "outcome"), [(2000, Outcome.FAIL), (1100, Outcome.INCONCLUSIVE)])
+def test_twice_the_rate_of_a_stable_that_fails_every_second_request_is_no_limit(bad, outcome):
+    before = [(Counts(0, 0), Counts(9000, 4500))]
+    assert judge([*before, (Counts(2000, bad), Counts(0, 0))]).outcome is outcome
+
+
 def test_beside_a_stable_that_refuses_a_candidate_is_not_alone():
     """What it refuses is no evidence, but tells that it has requests: trouble of both is not the candidate's."""
     troubled, stable = Counts(1000, 100), Counts(50, 5)

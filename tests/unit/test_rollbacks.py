@@ -124,10 +124,23 @@ async def test_an_operator_that_is_upgraded_in_mid_rollout_begins_afresh(
     sides = {"candidate": "candidate", "stable": "stable", "answered": "dealt", "refused": "refused"}
     evidence = world.status["evidence"][0]
     evidence["state"] = by_an_older_release(evidence["state"], sides)
-    looked = evidence["lookedAt"]
+    looked, stable = evidence["lookedAt"], evidence["stableRequests"]
     await until(world, operator, lambda s: s["evidence"][0]["lookedAt"] != looked)
     evidence = world.status["evidence"][0]
-    assert (evidence["requests"], evidence["stableRequests"]) == (0, 0)
+    assert (evidence["requests"], evidence["stableRequests"]) == (0, stable) and stable
+    await until(world, operator, serves(2))
+    await run(world, operator, 20)
+    assert serves(2)(world.status), rejected(world)
+
+
+async def test_an_operator_that_is_upgraded_in_the_bake_remembers_what_stable_was_allowed() -> None:
+    """Stable has no more requests by then, to compare with."""
+    world, operator = await serving(spec(bake="30s"))
+    world.behaviours = {1: Behaviour(bad_rate=0.04), 2: Behaviour(bad_rate=0.04)}
+    await until(world, operator, lambda s: s["reason"] == "Baking")
+    sides = {"candidate": "candidate", "stable": "stable", "answered": "dealt", "refused": "refused"}
+    evidence = world.status["evidence"][0]
+    evidence["state"] = by_an_older_release(evidence["state"], sides)
     await until(world, operator, serves(2))
     await run(world, operator, 20)
     assert serves(2)(world.status), rejected(world)

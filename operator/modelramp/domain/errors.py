@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from dataclasses import replace
 
 from modelramp.api.status import EvidenceStatus
 from modelramp.domain.counts import BadWindow, Counts, dispersion_index, interval
@@ -27,8 +28,11 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) 
     """The evidence after this look, and the requests dealt since the last one with those the candidate answered."""
     memory = Memory.load(before.state if before else "", SIDES)
     current = {side: {k: count(side, c) for k, c in tally.counters.items()} for side in SIDES}
-    unknown = before is not None and memory.state == EvidenceState()  # what another release has judged already
-    born = () if unknown else tally.born
+    born = tally.born
+    if before is not None and memory.state == EvidenceState():  # another release has judged what they counted so far
+        judged = Memory.load(before.state, ()).state
+        memory = replace(memory, state=EvidenceState(stable=judged.stable, dispersion=judged.dispersion))
+        born = ()
     fresh = {side: interval(memory.counters[side], current[side], born) for side in SIDES}
     rules = settings(alpha, turn.snap.spec.rollout.analysis.objectives.error_rate)
     refused = fresh["refused"]

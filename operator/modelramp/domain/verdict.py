@@ -1,7 +1,8 @@
 """What the evidence says now: Pass, Fail, Inconclusive or Error, with the numbers and a sentence.
 
 Fail: worse than stable beyond chance, and over the limit. Pass: certified under the limit. The limit is the
-larger of the objective and `margin` times stable's rate. How and why: docs/analysis.md.
+larger of the objective and `margin` times stable's rate, but half-way from that to 1 at most. How and why:
+docs/analysis.md.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def _over_limit(state: EvidenceState, settings: Settings) -> bool:
         if present.stable_requests >= COMPARABLE * present.candidate_requests
         else state.stable.rate
     )
-    limit = max(settings.objective, settings.margin * stable_rate)
+    limit = max(settings.objective, min(settings.margin * stable_rate, (1 + stable_rate) / 2))
     return present.candidate_bad > limit * present.candidate_requests
 
 

@@ -50,6 +50,8 @@ def use_few_threads(
     seconds(runtime, batch)
     alone = row()
     chosen = threads if alone > WORTH * spread else 1
-    runtime.use_threads(chosen)
+    if chosen != 1:
+        runtime.use_threads(chosen)
+        seconds(runtime, batch)
     told = "a row takes %.2g ms on one thread and %.2g ms on %d; the model gets %d"
     log.info(told, alone * 1000, spread * 1000, threads, chosen)

@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 class Warm(NamedTuple):
     """What the warm-up found: rows that one forward may take (1: no batching), outputs as the model gave them, the
-    seconds of a warm forward of so many rows, what a row takes in one of so many and, unless that is long, alone (CPU
-    time, where it computes here), and whether the model fails on more than one row."""
+    seconds of a warm forward of so many rows, what a row takes in one of so many and alone (CPU time, where it computes
+    here; nothing where that would take long), and whether the model fails on more than one row."""
 
     rows: int
     outputs: tuple[TensorSpec, ...]
@@ -65,7 +65,7 @@ def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: i
     batch = [inputs for inputs, _ in _picked(tried, rows)]
     use_few_threads(runtime, batch, threads)
     took = seconds(runtime, batch)
-    costs = _costs(runtime, batch) if took < _TIMED_UP_TO else {rows: took / rows}
+    costs = _costs(runtime, batch) if took < _TIMED_UP_TO else {}
     outputs = tuple(_output_spec(name, array) for name, array in tried[0][1].items())
     return Warm(rows, outputs, took, costs, rows == 1 and not _takes_rows(runtime, tried))
 

@@ -35,6 +35,9 @@ class Answering(Protocol):
         """See Traffic."""
         ...
 
+    def refused(self, count: bool) -> None:
+        """See Traffic."""
+
 
 class Record(Protocol):
     """Writes down an exchange."""
@@ -62,6 +65,10 @@ class Recorded:
         for record in self._records:
             await record(request, answer)
         return answer
+
+    def refused(self, count: bool) -> None:
+        """See Traffic. What has not been read is not written down."""
+        self._inner.refused(count)
 
 
 class Audit:

@@ -123,6 +123,13 @@ class Traffic:
             self._shadower.offer(request, answer, dealt.split, self._stable_p99.value)
         return answer
 
+    def refused(self, count: bool) -> None:
+        """Count a request that was refused before it was read, and so dealt to nobody; `count` as for `answer`."""
+        self._metrics.refused_answer()
+        if count:
+            split = self.in_force()
+            self._metrics.split("stable", self._local.revision, split.salt if split else "", Outcome.REFUSED.value)()
+
     def _is_candidates(self, request: InferenceRequest, split: Split) -> bool:
         """Whether it is the candidate's: by its key where it has one, else so that the share comes out exactly."""
         key = key_of(request.headers, split.header.encode()) if split.header else b""

@@ -13,7 +13,7 @@ from modelramp_server.app import App
 from modelramp_server.exchange import RELAYED, Answer, Header, InferenceRequest, error_answer
 from modelramp_server.observability.metrics import Metrics
 from modelramp_server.observability.records import Answering
-from modelramp_server.protocol.errors import BadRequest, OutOfTime, ServingError
+from modelramp_server.protocol.errors import BadRequest, OutOfTime, ServingError, ShortOfMemory
 from modelramp_server.rpc import inference_pb2 as pb
 from modelramp_server.rpc.codec import ModelInfer, Rpc
 from modelramp_server.rpc.status import CLIENT_GONE, code_of, details_of, metadata_of
@@ -127,6 +127,8 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
             request = InferenceRequest(ROUTE, self._infer_path, headers, raw, None, arrived, self._budget(remaining))
             request.translation = ModelInfer(message)
         except ServingError as error:
+            if isinstance(error, ShortOfMemory):
+                self._traffic.refused(count=not relayed)
             answer = error_answer(error)
             answer.headers += self._local.headers
             return answer

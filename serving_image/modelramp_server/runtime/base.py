@@ -11,8 +11,8 @@ class Runtime(Protocol):
 
     `predict` takes every declared input by name, with the declared datatype and rank, and answers every output
     by name. Inputs and outputs of a batch share their first axis. `fallback` says why the device is not the GPU that
-    was looked for, or is empty. `only_computes`: nobody's code is in it that might wait, so its forwards take what they
-    took before.
+    was looked for, or is empty. `only_computes`: nobody's code is in it that might wait, and the caller's thread
+    computes, so its forwards take what they took before.
     """
 
     name: str

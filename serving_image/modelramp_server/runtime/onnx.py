@@ -61,7 +61,8 @@ class OnnxRuntime:
         return {name: _as_array(value) for name, value in zip(self._names, values, strict=True)}
 
     def use_threads(self, count: int) -> None:
-        """See UsesThreads. A session's threads are set when it is made."""
+        """See UsesThreads. A session gets them when it is made; never two of them, for each has the weights."""
+        self._session = None
         self._session = _open(self._path, self.device, count)
 
 

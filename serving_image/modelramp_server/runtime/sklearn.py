@@ -39,7 +39,7 @@ class SklearnRuntime:
         path = model.file("sklearn", "pickled_model", "model.pkl")
         skops_format = flavor.get("serialization_format") == "skops" or path.suffix == ".skops"
         self._estimator = _load_skops(path, allow_code) if skops_format else _load_pickle(path)
-        self.only_computes = skops_format and not allow_code
+        self.only_computes = skops_format and not allow_code and not _is_parallel(self._estimator)
         function = str(model.flavors.get("python_function", {}).get("predict_fn") or "predict")
         self._predict = getattr(self._estimator, function, None)
         if self._predict is None:
@@ -66,6 +66,12 @@ class SklearnRuntime:
 
             return pandas.DataFrame({name: inputs[name] for name in self._columns})
         return np.column_stack([inputs[name] for name in self._columns])
+
+
+def _is_parallel(estimator: Any) -> bool:
+    """Whether other threads compute in the caller's place."""
+    params = estimator.get_params() if hasattr(estimator, "get_params") else {}
+    return any(name.rpartition("__")[2] == "n_jobs" and jobs not in (None, 1) for name, jobs in params.items())
 
 
 def _load_skops(path: Path, allow_code: bool) -> Any:
