@@ -77,6 +77,8 @@ async def test_beside_a_stable_that_refuses_everything_nothing_is_decided(world:
     evidence = world.status["evidence"][0]
     assert (evidence["verdict"], evidence["stableRequests"]) == ("Inconclusive", 0)
     assert evidence["bad"] > 10 and not world.status["rejected"]
+    refused = int(json.loads(evidence["state"])["noted"]["refused"])
+    assert refused and evidence["message"].endswith(f"; stable refused {refused} more (503)")
 
 
 async def test_what_stable_refused_while_nothing_was_learnt_of_it_is_not_noted(world: SimulatedWorld) -> None:

@@ -51,7 +51,10 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) 
         noted = {REFUSED: noted.get(REFUSED, 0) + fresh["stable_refused"].requests, DISPERSION: clustered}
     remembered = memory.advance(state, current, noted, turn.world.pods)
     evidence = report(turn, ERRORS, before, state, rules, fresh["candidate"].requests)
-    return evidence.model_copy(update={"state": remembered}), fresh["dealt"]
+    message = evidence.message
+    if noted.get(REFUSED):
+        message += f"; stable refused {noted[REFUSED]:.0f} more (503)"
+    return evidence.model_copy(update={"state": remembered, "message": message}), fresh["dealt"]
 
 
 def accepted(judged: str) -> EvidenceState:
