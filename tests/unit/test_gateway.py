@@ -225,6 +225,21 @@ async def test_two_deaths_in_a_row_are_not_lost_while_nobody_tells(world: Gatewa
     assert world.status["evidence"][0]["bad"] >= 2
 
 
+async def test_no_look_counts_one_side_only_where_nobody_told_at_the_first(world: GatewayWorld) -> None:
+    world.behaviours = {1: Behaviour(bad_rate=0.05), 2: Behaviour(bad_rate=0.05)}
+    operator = Operator(world)
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda s: "step" in s)
+    world.deaf = True
+    await until(world, operator, lambda s: bool(s["evidence"]))
+    assert world.status["evidence"][0]["verdict"] == "Error"
+    await run(world, operator, 4)
+    world.deaf = False
+    await until(world, operator, lambda s: s["evidence"][0]["requests"] > 0)
+    evidence = world.status["evidence"][0]
+    assert evidence["stableRequests"] > 5 * evidence["requests"]
+
+
 async def test_a_new_attempt_begins_with_fresh_evidence(world: GatewayWorld) -> None:
     wanted = copy.deepcopy(GATEWAY_SPEC["rollout"]) | {"onFailure": "Pause"}
     world.edit(rollout=wanted)

@@ -87,10 +87,10 @@ class Gateway:
         return tuple(side.revision for side in sides if side)
 
     def tally(self, turn: Turn) -> Tally:
-        """Pods count for as long as they live, so the first look is a baseline of all of them, and a later one of those
-        that are older than the attempt: no look has one side's requests without the other's. While a side does not
-        tell, nothing is taken over, and the deaths of that time count at the next look. What a pod refuses is bad, for
-        its client gets that."""
+        """Pods count for as long as they live, so the first look at which both sides tell is a baseline of all of them,
+        and a later one of those that are older than the attempt: no look has one side's requests without the other's.
+        While a side does not tell, nothing is taken over, and the deaths of that time count at the next look. What a
+        pod refuses is bad, for its client gets that."""
         stables, candidates = turn.world.pods_of(turn.stable_revision), turn.world.pods_of(turn.candidate.revision)
         stable, candidate = refusals_as_bad(stables), refusals_as_bad(candidates)
         if not (stable and candidate):
@@ -101,7 +101,8 @@ class Gateway:
             **{f"{pod.name}@deaths": SplitCounts(stable_bad=pod.restarts) for pod in stables},
             **{f"{pod.name}@deaths": SplitCounts(candidate_bad=pod.restarts) for pod in candidates},
         }
-        born = _born((*stable, *candidate), turn.candidate.started_at) if turn.status.evidence else set()
+        compared = any(each.requests or each.stable_requests for each in turn.status.evidence)
+        born = _born((*stable, *candidate), turn.candidate.started_at) if compared else set()
         return Tally(stable, counters, born, missing=False)
 
     # By what objects and annotations does it come to hold it?
