@@ -29,7 +29,7 @@ from modelramp_server.exchange import (
 from modelramp_server.local_model import LocalModel
 from modelramp_server.observability.metrics import Metrics
 from modelramp_server.observability.records import Answering
-from modelramp_server.protocol.errors import NotReady, ServingError, ShortOfMemory
+from modelramp_server.protocol.errors import NotReady, ServingError
 from modelramp_server.protocol.refused import refusal
 
 Route = Callable[[], Answer]
@@ -86,15 +86,13 @@ class App:
             elif name == REQUEST_ID:
                 request_id = value
         try:
-            self.local.memory.check()
+            self._traffic.admit(count=not relayed)
             request = await read_request(scope, receive, route, self._payload_limit, self._timeout)
         except ServingError as error:
             answer = error_answer(error)
             answer.headers += self.local.headers
             answer.identify(request_id)
             self._count(route, relayed, answer, started)
-            if isinstance(error, ShortOfMemory):
-                self._traffic.refused(count=not relayed)
             await refuse(receive, send, answer)
         except Disconnected:
             return

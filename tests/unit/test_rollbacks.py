@@ -100,6 +100,9 @@ async def test_refusals_in_bursts_do_not_roll_back_at_once() -> None:
     assert serves(2)(world.status)
 
 
+OLDER_SIDES = {"candidate": "candidate", "stable": "stable", "answered": "dealt", "refused": "refused"}
+
+
 def by_an_older_release(memory: str, sides: dict[str, str]) -> str:
     """What a release wrote that knew of no refusals: `sides` by the names that they had."""
     data = json.loads(memory)
@@ -121,9 +124,8 @@ async def test_an_operator_that_is_upgraded_in_mid_rollout_begins_afresh(
     await until(world, operator, serves(1))
     world.aliases["prod"] = 2
     await until(world, operator, lambda s: s["traffic"]["weight"] == 50 and s["reason"] == "Holding")
-    sides = {"candidate": "candidate", "stable": "stable", "answered": "dealt", "refused": "refused"}
     evidence = world.status["evidence"][0]
-    evidence["state"] = by_an_older_release(evidence["state"], sides)
+    evidence["state"] = by_an_older_release(evidence["state"], OLDER_SIDES)
     looked, stable = evidence["lookedAt"], evidence["stableRequests"]
     await until(world, operator, lambda s: s["evidence"][0]["lookedAt"] != looked)
     evidence = world.status["evidence"][0]
@@ -138,9 +140,8 @@ async def test_an_operator_that_is_upgraded_in_the_bake_remembers_what_stable_wa
     world, operator = await serving(spec(bake="30s"))
     world.behaviours = {1: Behaviour(bad_rate=0.04), 2: Behaviour(bad_rate=0.04)}
     await until(world, operator, lambda s: s["reason"] == "Baking")
-    sides = {"candidate": "candidate", "stable": "stable", "answered": "dealt", "refused": "refused"}
     evidence = world.status["evidence"][0]
-    evidence["state"] = by_an_older_release(evidence["state"], sides)
+    evidence["state"] = by_an_older_release(evidence["state"], OLDER_SIDES)
     await until(world, operator, serves(2))
     await run(world, operator, 20)
     assert serves(2)(world.status), rejected(world)

@@ -1,8 +1,8 @@
 """What the evidence says now: Pass, Fail, Inconclusive or Error, with the numbers and a sentence.
 
 Fail: worse than stable beyond chance, and over the limit. Pass: certified under the limit. The limit is the
-larger of the objective and `margin` times stable's rate, but half-way from that to 1 at most. How and why:
-docs/analysis.md.
+larger of the objective and `margin` times stable's rate; the latter counts as half-way from stable's rate to 1 at most.
+How and why: docs/analysis.md.
 """
 
 from __future__ import annotations

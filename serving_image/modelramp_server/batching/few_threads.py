@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-from modelramp_server.batching.forward import seconds
+from modelramp_server.batching.forward import row_costs, seconds
 from modelramp_server.batching.row_limit import worth_the_wait
 from modelramp_server.protocol.tensors import Array
 from modelramp_server.runtime.base import Runtime, UsesThreads
@@ -35,10 +35,7 @@ def use_few_threads(
 
     def row() -> float:
         """What one takes, alone or in company, as it will be run."""
-        costs = {
-            rows: median(seconds(runtime, batch[:rows], clock) for _ in range(_TIMES)) / rows
-            for rows in {1, len(batch)}
-        }
+        costs = row_costs(runtime, batch, _TIMES, median, clock)
         return costs[worth_the_wait(costs)]
 
     if not isinstance(runtime, UsesThreads) or runtime.device != "cpu" or threads == 1:

@@ -111,6 +111,25 @@ def seconds(runtime: Runtime, parts: list[dict[str, Array]], clock: Callable[[],
     return clock() - began
 
 
+def row_costs(
+    runtime: Runtime,
+    parts: list[dict[str, Array]],
+    times: int,
+    of_several: Callable[[Iterable[float]], float],
+    clock: Callable[[], float],
+) -> dict[int, float]:
+    """What a row takes, alone and in company, by the rows of the forward.
+
+    Args:
+        parts: rows of so many requests, one of each.
+        times: that each forward is run.
+        of_several: the one figure for what those took.
+    """
+    return {
+        rows: of_several(seconds(runtime, parts[:rows], clock) for _ in range(times)) / rows for rows in {1, len(parts)}
+    }
+
+
 def concatenated(parts: list[dict[str, Array]]) -> dict[str, Array]:
     """Rows of several inputs (or outputs) one after the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

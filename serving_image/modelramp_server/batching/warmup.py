@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from modelramp_server.batching.few_threads import use_few_threads
-from modelramp_server.batching.forward import concatenated, seconds
+from modelramp_server.batching.forward import concatenated, row_costs, seconds
 from modelramp_server.protocol.tensors import DTYPES, Array, TensorSpec, datatype_of
 from modelramp_server.runtime.base import Runtime, WarmupFailed, computes_here
 
@@ -65,14 +65,10 @@ def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: i
     batch = [inputs for inputs, _ in _picked(tried, rows)]
     use_few_threads(runtime, batch, threads)
     took = seconds(runtime, batch)
-    costs = _costs(runtime, batch) if took < _TIMED_UP_TO else {}
+    clock = time.thread_time if computes_here(runtime) else time.monotonic
+    costs = row_costs(runtime, batch, _TIMED, min, clock) if took < _TIMED_UP_TO else {}
     outputs = tuple(_output_spec(name, array) for name, array in tried[0][1].items())
     return Warm(rows, outputs, took, costs, rows == 1 and not _takes_rows(runtime, tried))
-
-
-def _costs(runtime: Runtime, batch: list[Inputs]) -> dict[int, float]:
-    clock = time.thread_time if computes_here(runtime) else time.monotonic
-    return {rows: min(seconds(runtime, batch[:rows], clock) for _ in range(_TIMED)) / rows for rows in {1, len(batch)}}
 
 
 def _takes_rows(runtime: Runtime, tried: list[_Tried]) -> bool:

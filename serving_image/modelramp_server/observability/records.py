@@ -31,12 +31,12 @@ class Answering(Protocol):
         """See Traffic."""
         ...
 
+    def admit(self, count: bool) -> None:
+        """See Traffic."""
+
     async def answer(self, request: InferenceRequest, relayable: bool, count: bool) -> Answer:
         """See Traffic."""
         ...
-
-    def refused(self, count: bool) -> None:
-        """See Traffic."""
 
 
 class Record(Protocol):
@@ -66,9 +66,9 @@ class Recorded:
             await record(request, answer)
         return answer
 
-    def refused(self, count: bool) -> None:
+    def admit(self, count: bool) -> None:
         """See Traffic. What has not been read is not written down."""
-        self._inner.refused(count)
+        self._inner.admit(count)
 
 
 class Audit:

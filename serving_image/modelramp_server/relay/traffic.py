@@ -9,6 +9,7 @@ from modelramp_server.exchange import Answer, InferenceRequest
 from modelramp_server.local_model import LocalModel
 from modelramp_server.observability.metrics import Metrics
 from modelramp_server.prediction import HEADER
+from modelramp_server.protocol.errors import ShortOfMemory
 from modelramp_server.relay.accumulator import Accumulator
 from modelramp_server.relay.client import CandidateClient
 from modelramp_server.relay.outcomes import Outcome, judge_local
@@ -81,6 +82,22 @@ class Traffic:
                 log.error("the split can't be read, weight is 0: %s", error)
         self._state.observe(split, self._clock())
 
+    def admit(self, count: bool) -> None:
+        """Refuse a request, before it is read or dealt, while memory is short; `count` as for `answer`.
+
+        Raises:
+            ShortOfMemory: counted as stable's refusal.
+        """
+        try:
+            self._local.memory.check()
+        except ShortOfMemory:
+            self._metrics.refused_answer()
+            if count:
+                split = self.in_force()
+                salt = split.salt if split else ""
+                self._metrics.split("stable", self._local.revision, salt, Outcome.REFUSED.value)()
+            raise
+
     async def answer(self, request: InferenceRequest, relayable: bool, count: bool) -> Answer:
         """Answer one inference request.
 
@@ -122,13 +139,6 @@ class Traffic:
         if dealt is not None:
             self._shadower.offer(request, answer, dealt.split, self._stable_p99.value)
         return answer
-
-    def refused(self, count: bool) -> None:
-        """Count a request that was refused before it was read, and so dealt to nobody; `count` as for `answer`."""
-        self._metrics.refused_answer()
-        if count:
-            split = self.in_force()
-            self._metrics.split("stable", self._local.revision, split.salt if split else "", Outcome.REFUSED.value)()
 
     def _is_candidates(self, request: InferenceRequest, split: Split) -> bool:
         """Whether it is the candidate's: by its key where it has one, else so that the share comes out exactly."""

@@ -13,7 +13,7 @@ from modelramp_server.app import App
 from modelramp_server.exchange import RELAYED, Answer, Header, InferenceRequest, error_answer
 from modelramp_server.observability.metrics import Metrics
 from modelramp_server.observability.records import Answering
-from modelramp_server.protocol.errors import BadRequest, OutOfTime, ServingError, ShortOfMemory
+from modelramp_server.protocol.errors import BadRequest, OutOfTime, ServingError
 from modelramp_server.rpc import inference_pb2 as pb
 from modelramp_server.rpc.codec import ModelInfer, Rpc
 from modelramp_server.rpc.status import CLIENT_GONE, code_of, details_of, metadata_of
@@ -121,14 +121,12 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self, raw: bytes, headers: list[Header], arrived: float, remaining: float | None, relayed: bool
     ) -> Answer:
         try:
-            self._local.memory.check()
+            self._traffic.admit(count=not relayed)
             message = _parse(pb.ModelInferRequest, raw)
             self._check(message.model_name, message.model_version)
             request = InferenceRequest(ROUTE, self._infer_path, headers, raw, None, arrived, self._budget(remaining))
             request.translation = ModelInfer(message)
         except ServingError as error:
-            if isinstance(error, ShortOfMemory):
-                self._traffic.refused(count=not relayed)
             answer = error_answer(error)
             answer.headers += self._local.headers
             return answer
