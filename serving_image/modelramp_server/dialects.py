@@ -87,8 +87,7 @@ class V2(ByBytes):
     def decode(self, request: InferenceRequest, model: LoadedModel) -> v2.InferRequest:
         """See Dialect."""
         check_json(request.content_type)
-        names = [spec.name for spec in model.outputs]
-        return v2.decode(request.body, request.header_length, model.inputs, names)
+        return v2.decode(request.body, request.header_length, model.inputs, model.outputs)
 
     def encode(self, decoded: v2.InferRequest, outputs: Mapping[str, Array]) -> Answer:
         """See Dialect."""

@@ -66,8 +66,7 @@ def response_head(status: int, headers: list[Header], keep_alive: bool) -> bytes
     """
     if not keep_alive and CLOSE not in headers:
         headers = [*headers, CLOSE]
-    parts = [b"%b: %b\r\n" % header for header in headers]
-    head = b"".join((STATUS_LINE[status], *parts, b"\r\n"))
-    if head.count(b"\n") != len(headers) + 2 or head.count(b"\r") != len(headers) + 2 or b"\0" in head:
+    head = b"".join((STATUS_LINE[status], b"\r\n".join(map(b": ".join, headers)), b"\r\n\r\n"))
+    if head.count(b"\n") != len(headers) + 2 or head.count(b"\r") != len(headers) + 2 or 0 in head:
         raise RuntimeError("a header of the answer has a line break in it")
     return head

@@ -82,17 +82,22 @@ def _best(scores: Array, index: int) -> tuple[int, float] | None:
     leading = scores.shape[:-1]
     place = (index % leading[0],) if len(leading) == 1 else np.unravel_index(index % prod(leading), leading)
     vector = scores[place]
+    if vector.size > _FEW:
+        return _best_of_many(vector)
+    values = vector.tolist()
+    if values[0] < 0 or not abs(sum(values) - 1) <= _TOLERANCE or min(values) < 0:
+        return None
+    largest = max(values)
+    return values.index(largest), min(1.0, largest)
+
+
+def _best_of_many(vector: Array) -> tuple[int, float] | None:
     if vector.item(0) < 0 or vector.item(-1) < 0:  # as in most outputs that are no probabilities
         return None
-    if vector.size > _FEW:
-        low, total, best = float(vector.min()), float(vector.sum(dtype=np.float64)), int(vector.argmax())
-    else:
-        values = vector.tolist()
-        low, total = min(values), sum(values)
-        best = values.index(max(values))
-    if low < 0 or not abs(total - 1) <= _TOLERANCE:
+    if not abs(float(vector.sum(dtype=np.float64)) - 1) <= _TOLERANCE or vector.min() < 0:
         return None
-    return best, min(1.0, float(vector[best]))
+    best = int(vector.argmax())
+    return best, min(1.0, vector.item(best))
 
 
 def _name(item: Any) -> str | None:

@@ -1,6 +1,7 @@
 """What a run comes to: rows of tables, for a screen (rich) and for a page (Markdown), and one document for programs."""
 
 import os
+import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -104,7 +105,8 @@ class Report:
         """The machine, and how it was measured."""
         told = self.machine
         return (
-            f"{told['cpu']}; 1-minute load {told['load_before']:.1f} before, {told['load_after']:.1f} after; "
+            f"{told['cpu']}; Python {told['python']}; "
+            f"1-minute load {told['load_before']:.1f} before, {told['load_after']:.1f} after; "
             f"{self.rounds} rounds of {self.seconds} s, interleaved: median (lowest–highest round)"
         )
 
@@ -136,6 +138,7 @@ def machine() -> dict[str, Any]:
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
         "cpu": f"{len(os.sched_getaffinity(0))} cores, {names[0] if names else 'unknown model'}",
+        "python": platform.python_version(),
         "load_before": os.getloadavg()[0],
     }
 

@@ -18,6 +18,7 @@ from modelramp_server.protocol.tensors import DTYPES, Array, TensorSpec
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MATRIX = (TensorSpec("x", "FP32", (-1, 3)),)
+OUTPUTS = (TensorSpec("y", "FP32", (-1,)),)
 COLUMNS = tuple(TensorSpec(datatype.lower(), datatype, (-1,)) for datatype in ("FP64", "INT64", "BYTES", "BOOL"))
 UNSIGNED = (TensorSpec("u", "UINT64", (-1,)),)
 MODELS = st.sampled_from([MATRIX, COLUMNS, UNSIGNED])
@@ -107,7 +108,7 @@ def fits(arrays: Mapping[str, Array], specs: tuple[TensorSpec, ...]) -> None:
 
 def v2_decoded(body: bytes, length: int | None, specs: tuple[TensorSpec, ...]) -> None:
     try:
-        decoded = v2.decode(body, length, specs, ["y"])
+        decoded = v2.decode(body, length, specs, OUTPUTS)
     except ServingError as error:
         assert 400 <= error.status < 500 and error.message
         return

@@ -6,10 +6,14 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
 from modelramp_server import serve
-from modelramp_server.protocol.tensors import from_bytes, to_bytes, to_json
+from modelramp_server.protocol import v2
+from modelramp_server.protocol.errors import BadRequest
+from modelramp_server.protocol.tensors import from_bytes, from_json, to_bytes, to_json
 from tests.server import models
 from tests.server.served import OWN, Served
 
@@ -86,8 +90,39 @@ def test_strings_and_booleans_travel_in_both_forms() -> None:
     assert from_bytes(memoryview(to_bytes(flags)), "BOOL", "t").tolist() == [True, False]
 
 
+NUMBERS = np.array([[1.0, np.nan], [np.inf, -np.inf]])
+
+
 def test_numbers_that_json_lacks_are_told_as_strings() -> None:
-    assert to_json(np.array([1.0, np.nan, np.inf, -np.inf])) == [1.0, "NaN", "Infinity", "-Infinity"]
+    assert to_json(NUMBERS) == [1.0, "NaN", "Infinity", "-Infinity"]
+
+
+def test_they_stand_beside_tensors_of_other_kinds() -> None:
+    outputs = {"f": NUMBERS, "null": np.array([0.5], np.float32), "i": np.array([7]), "s": np.array(["null"], object)}
+    body, _ = v2.encode(v2.InferRequest({}, 1), outputs, "m", "1")
+    told = {output["name"]: output["data"] for output in json.loads(body)["outputs"]}
+    assert told == {"f": [1.0, "NaN", "Infinity", "-Infinity"], "null": [0.5], "i": [7], "s": ["null"]}
+
+
+FEW = st.lists(st.integers(-(2**63), 2**64 - 1) | st.floats(width=64), min_size=1, max_size=40)
+
+
+@given(FEW | st.lists(st.booleans() | st.floats() | st.none() | st.text(max_size=2) | FEW, max_size=4))
+def test_a_few_floats_are_what_numpy_makes_of_them(data: list[object]) -> None:
+    """Short lists are read without numpy: many of the same must come out alike, or be refused in the same words."""
+
+    def read(numbers: list[object]) -> object:
+        try:
+            array = from_json(numbers, "FP32", "x")
+        except BadRequest as error:
+            return error.message
+        assert array.dtype == np.float32 and array.flags.writeable
+        return array[: len(data)].tobytes()
+
+    times = 1 + 1024 // max(1, len(data))
+    assert read(data) == read(data * times)
+
+
 
 
 @pytest.mark.parametrize("form", ["instances", "inputs", "dataframe_split", "dataframe_split unnamed"])

@@ -5,8 +5,10 @@ A tensor from JSON is accepted only where no value changes its meaning: 1 is a f
 """
 
 import math
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -64,6 +66,8 @@ def from_json(data: object, datatype: str, where: str) -> Array:
     """
     if not isinstance(data, list | np.ndarray):
         raise BadRequest(f"{where}: data must be a list")
+    if datatype == "FP32" and isinstance(data, list) and (few := _few_floats(data)) is not None:
+        return few
     if datatype == "BYTES":
         return _strings(data, where)
     try:
@@ -208,6 +212,23 @@ def reshape(array: Array, shape: tuple[int, ...], where: str) -> Array:
     if array.ndim > 1:
         raise BadRequest(f"{where}: data is nested as {list(array.shape)}, shape says {list(shape)}")
     return array.reshape(shape)
+
+
+def _few_floats(data: list[Any]) -> Array | None:
+    """A short flat list of numbers as FP32, which takes a third of numpy's time; None where that must look at it."""
+    if not 0 < len(data) <= _FEW or bool in map(type, data):
+        return None
+    memory = bytearray(4 * len(data))
+    try:
+        _packing(len(data)).pack_into(memory, 0, *data)
+    except (struct.error, OverflowError):  # nested, too large, or no numbers
+        return None
+    return np.frombuffer(memory, np.float32)
+
+
+@lru_cache(_FEW)
+def _packing(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}f")
 
 
 def _has_booleans(data: Iterable[Any], depth: int) -> bool:

@@ -5,11 +5,11 @@ _EVERY = 32
 
 
 class RecentP99:
-    """p99 of the last 512 durations, in seconds, sorted anew every 32; 0 before the first."""
+    """p99 of the last 512 durations, in seconds, sorted anew for who asks after 32 more; 0 before the first."""
 
     def __init__(self) -> None:
         self._values: list[float] = []
-        self._seen = 0
+        self._seen = self._sorted = 0
         self._p99 = 0.0
 
     def add(self, seconds: float) -> None:
@@ -19,11 +19,11 @@ class RecentP99:
         else:
             self._values[self._seen % _KEPT] = seconds
         self._seen += 1
-        if self._seen % _EVERY == 0 or self._seen < _EVERY:
-            ordered = sorted(self._values)
-            self._p99 = ordered[int(0.99 * (len(ordered) - 1))]
 
     @property
     def value(self) -> float:
         """Seconds."""
+        if self._seen - self._sorted >= (_EVERY if self._sorted >= _EVERY else 1):
+            ordered = sorted(self._values)
+            self._p99, self._sorted = ordered[int(0.99 * (len(ordered) - 1))], self._seen
         return self._p99

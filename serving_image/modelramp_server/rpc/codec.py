@@ -54,7 +54,7 @@ class Rpc(ByBytes):
     def decode(self, request: InferenceRequest, model: LoadedModel) -> v2.InferRequest:
         """See Dialect."""
         assert isinstance(request.translation, ModelInfer)
-        return request.translation.check(model.inputs, [spec.name for spec in model.outputs])
+        return request.translation.check(model.inputs, model.outputs)
 
     def encode(self, decoded: v2.InferRequest, outputs: Mapping[str, Array]) -> Answer:
         """See Dialect."""
@@ -75,7 +75,7 @@ class ModelInfer:
         self._tensors = _raw_contents(message)
         self._document = _document(message, self._tensors)
 
-    def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[str]) -> v2.InferRequest:
+    def check(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> v2.InferRequest:
         """The arrays, if the model takes them; raises BadRequest."""
         tail = self._tensors[0] if len(self._tensors) == 1 else b"".join(self._tensors)
         return v2.check(self._document, memoryview(tail), inputs, outputs)

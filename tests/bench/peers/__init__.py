@@ -102,13 +102,13 @@ def _start(name: str, servers: Servers, saved: Saved, port: int, command: list[s
 
 
 def installed(name: str) -> Path:
-    """The virtual environment, made now if it is not there, or not of today's pins.
+    """The virtual environment, made now if it is not there, or not of today's pins and this interpreter.
 
     Raises:
         BenchFailed: it can't be made.
     """
     pins = HERE / f"{name}.txt"
-    home, digest = CACHE / name, hashlib.sha256(pins.read_bytes()).hexdigest()
+    home, digest = CACHE / name, hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
