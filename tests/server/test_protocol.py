@@ -123,8 +123,6 @@ def test_a_few_floats_are_what_numpy_makes_of_them(data: list[object]) -> None:
     assert read(data) == read(data * times)
 
 
-
-
 @pytest.mark.parametrize("form", ["instances", "inputs", "dataframe_split", "dataframe_split unnamed"])
 def test_mlflow_scoring_json_without_names(sklearn_server: Served, estimator, images, form: str) -> None:
     body = {
