@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from modelramp_server.batching.jobs import LEFT
 from modelramp_server.exchange import WHOLE, Answer, Body
 from modelramp_server.hot_path import Exchange, HotPath
-from modelramp_server.large_body import LARGE, LargeBody
+from modelramp_server.large_body import LARGE, LargeBodies
 from modelramp_server.one_write import OneWrite, response_head, write_together
 
 HEAD_LIMIT = 64 * 1024
@@ -45,46 +45,53 @@ class Connection(HttpToolsProtocol):
         if self._head and data.startswith(self._head) and self._is_repeated(data):
             return
         begins, self._head = self._between, b""
-        head = data.find(_END_OF_HEAD) + len(_END_OF_HEAD) if len(data) >= LARGE and self._in_head() else 0
-        if head > len(_END_OF_HEAD):
-            self._feed(data[:head])
-            if self.transport.is_closing() or self._is_large_body(memoryview(data)[head:]):
+        size = data.find(_END_OF_HEAD) + len(_END_OF_HEAD) if len(data) >= LARGE and self._in_head() else 0
+        if size > len(_END_OF_HEAD):
+            self._feed(data[:size])
+            if self.transport.is_closing() or self._is_large_body(memoryview(data)[size:], data[:size], begins):
                 return
-            data, begins = data[head:], False
+            data, begins = data[size:], False
         self._feed(data)
         if self._whole is not None:
             exchange, self._whole = self._whole, None
-            if begins and self._between:
-                self._head = _head_of(data, exchange.length)
+            if begins and self._between and len(head := _head_of(data)) == len(data) - exchange.length:
+                self._head = head
             exchange.begin()
-        elif not self._is_large_body(b""):
+        elif not self._is_large_body(b"", data, begins):
             cycle = self.cycle
             if cycle is None or cycle.response_complete or cycle.more_body:
                 self._count(len(data))
 
     def _is_repeated(self, data: bytes) -> bool:
         """Whether this is all of a request whose head is the last one's, byte for byte, which has been read then."""
-        last: Exchange = self.cycle
-        if len(data) - len(self._head) != last.length or not last.response_complete or self.flow.write_paused:
+        if len(data) - len(self._head) != self.cycle.length or not self.begins_again():
             return False
-        exchange = last.again()
-        if exchange is None:
-            return False
-        self.cycle = exchange
+        exchange: Exchange = self.cycle
         exchange.more_body = False
         exchange.begin(data[len(self._head) :])
+        return True
+
+    def begins_again(self) -> bool:
+        """See large_body.Reader. Where it can't be taken as the last one was, it is looked at like any other."""
+        last: Exchange = self.cycle
+        if not last.response_complete or self.flow.write_paused or (exchange := last.again()) is None:
+            return False
+        self.idle_since = None
+        self.cycle = exchange
         return True
 
     def _feed(self, data: bytes) -> None:
         super().data_received(data)
 
-    def _is_large_body(self, more: Body) -> bool:
-        """Whether much of a request's body is still to come, after this; it is read elsewhere then."""
+    def _is_large_body(self, more: Body, data: bytes, begins: bool) -> bool:
+        """Whether much of a request's body is still to come, after this; it is read elsewhere then, and so are those of
+        requests that follow with the same head: the one of `data`, if that `begins` the request."""
         exchange = self.cycle
         if type(exchange) is not Exchange or self.scheme != "http" or exchange.left() - len(more) < LARGE:
             return False
         begun, raw_from = (*exchange.parts, more), exchange.request.header_length
-        self.transport.set_protocol(LargeBody(exchange.length, begun, raw_from, self._large_body_whole, self))
+        head = _head_of(data) if begins else b""
+        self.transport.set_protocol(LargeBodies(self, exchange.length, raw_from, begun, head))
         return True
 
     def on_message_begin(self) -> None:
@@ -125,15 +132,21 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         self.scope["state"][WHOLE] = True
 
-    def _large_body_whole(self, body: Body) -> None:
-        """The parser has not seen the end of it; another one begins with the next request."""
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-        self._between = True
-        self.transport.set_protocol(self)
+    def large_body_whole(self, body: Body) -> None:
+        """See large_body.Reader. Of a body whose head it has seen the parser does not see the end; another one begins
+        with the next request."""
+        if not self._between:
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            self._between = True
         exchange: Exchange = self.cycle
         exchange.more_body = False
         exchange.begin(body)
+
+    def goes_on(self, data: bytes) -> None:
+        """See large_body.Reader."""
+        self.transport.set_protocol(self)
+        self.data_received(data)
 
     def on_response_complete(self) -> None:
         """Called at the end of an exchange. Whether a client has been idle for long is looked at now and then
@@ -238,7 +251,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-def _head_of(request: bytes, length: int) -> bytes:
-    """The head of a request that is all there, with a body of this length, and nothing behind it; else nothing."""
-    size = len(request) - length
-    return request[:size] if size <= _REMEMBERED and request.find(_END_OF_HEAD) + len(_END_OF_HEAD) == size else b""
+def _head_of(begun: bytes) -> bytes:
+    """The head that these bytes begin with; nothing where it is not all there, or too long to remember."""
+    size = begun.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+    return begun[:size] if len(_END_OF_HEAD) < size <= _REMEMBERED else b""

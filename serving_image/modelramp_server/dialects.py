@@ -62,7 +62,10 @@ class ByBytes:
 
     def encoding(self, decoded: Any, outputs: Mapping[str, Array]) -> int:
         """See Dialect."""
-        return sum(array.nbytes for array in outputs.values())
+        size = 0
+        for array in outputs.values():
+            size += array.nbytes
+        return size
 
 
 def dialects(name: str, version: str) -> dict[str, Dialect[Any]]:

@@ -1,10 +1,12 @@
-"""The body of a large request, read from the socket into one piece of memory. By way of the parser it comes in hundreds
-of parts, each copied three times: for an image of 600 KB a good part of what a small network takes to look at it."""
+"""Bodies of large requests, each read from the socket into one piece of memory. By way of the parser a body comes in
+hundreds of parts, each copied three times: for an image of 600 KB a good part of what a small network takes to look at
+it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 
@@ -12,45 +14,71 @@ from modelramp_server.exchange import Body
 
 LARGE = 64 * 1024  # bytes that are still to come
 ALIGNED = 16  # bytes: what memory for arrays is aligned to, and enough for any number
+_NONE = memoryview(b"")
 
 
-class LargeBody(asyncio.BufferedProtocol):
-    """Stands in for a connection until the body is whole; whatever else happens to that is passed on."""
+class Reader(Protocol):
+    """A connection, as it is told of its large bodies, and of whatever else happens to it meanwhile."""
+
+    def large_body_whole(self, body: Body) -> None:
+        """The body of the request under way: read-only memory where it has raw numbers, else bytes."""
+
+    def begins_again(self) -> bool:
+        """A request comes whose head is the last one's, byte for byte; whether its body is to be read here."""
+
+    def goes_on(self, data: bytes) -> None:
+        """What comes is to be read by the connection itself, from these bytes on."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As of asyncio.Protocol, like the others."""
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
+class LargeBodies(asyncio.BufferedProtocol):
+    """Stands in for a connection until a request begins that is not like its last one: where the head of that is known,
+    of those that have the same one nothing need be copied."""
 
     def __init__(
-        self,
-        length: int,
-        begun: Iterable[Body],
-        raw_from: int | None,
-        whole: Callable[[Body], None],
-        connection: asyncio.Protocol,
+        self, connection: Reader, length: int, raw_from: int | None, begun: Iterable[Body], head: bytes = b""
     ) -> None:
         """
         Args:
-            length: bytes of the body.
-            begun: what has come of it.
+            length: bytes of a body.
             raw_from: where raw numbers begin in it; they are aligned in memory, to be used where they lie.
-            whole: told the body; where it has raw numbers, read-only memory, else bytes.
+            begun: what has come of the first body.
+            head: of the request; b"" where it is not known.
         """
-        skew = -(raw_from or 0) % ALIGNED
-        self._body = np.empty(skew + length, np.uint8).data[skew:]
-        self._raw = raw_from is not None
-        self._rest = self._body
+        self._connection = connection
+        self._length = length
+        self._raw_from = raw_from
+        self._head = head
+        self._between = False  # requests
+        self._body = self._rest = self._memory(0)
         for part in begun:
             self._rest[: len(part)] = part
             self._rest = self._rest[len(part) :]
-        self._whole = whole
-        self._connection = connection
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Called by the transport: where to put what comes. Never what belongs to the next request."""
+        """Called by the transport: where to put what comes. Never what belongs to the request after this one."""
+        if not self._rest:
+            self._rest = self._memory(len(self._head))
+            self._body = self._rest[len(self._head) :]
         return self._rest
 
     def buffer_updated(self, nbytes: int) -> None:
         """Called by the transport."""
-        self._rest = self._rest[nbytes:]
+        come, self._rest = self._rest[:nbytes], self._rest[nbytes:]
+        if self._between:
+            self._between = False
+            head = self._head
+            if not head or bytes(come[: len(head)]) != head or not self._connection.begins_again():
+                return self._connection.goes_on(bytes(come))
         if not self._rest:
-            self._whole(self._body.toreadonly() if self._raw else bytes(self._body))
+            body, self._body, self._between = self._body, _NONE, True
+            self._connection.large_body_whole(bytes(body) if self._raw_from is None else body.toreadonly())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport."""
@@ -63,3 +91,8 @@ class LargeBody(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Called by the transport."""
         self._connection.resume_writing()
+
+    def _memory(self, before: int) -> memoryview:
+        """For so many bytes and a body."""
+        skew = -(before + (self._raw_from or 0)) % ALIGNED
+        return np.empty(skew + before + self._length, np.uint8).data[skew:]

@@ -1,8 +1,10 @@
 """Connections whose inference takes the hot path: whatever way the bytes come, the answers are those of ASGI."""
 
+import fcntl
 import gzip
 import json
 import socket
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,13 @@ class Reader:
         return taken
 
 
+def all_read(wire: socket.socket, server: Served) -> bool:
+    """Whether the server has read what was sent on its only connection."""
+    (connection,) = server.service.server.server_state.connections
+    ends = (wire.fileno(), termios.TIOCOUTQ), (connection.transport.get_extra_info("socket").fileno(), termios.FIONREAD)
+    return not any(any(fcntl.ioctl(end, asked, bytes(4))) for end, asked in ends)
+
+
 def values(answer: tuple[int, dict[str, str], Any]) -> list[float]:
     assert answer[0] == 200, answer
     found: list[float] = answer[2]["outputs"][0]["data"]
@@ -125,6 +134,32 @@ def test_a_head_that_comes_again_is_read_once(
     assert ask(request(body(1)), request(body(2)), request(body(3))) == [10.0, 20.0, 30.0]
     assert ask(request(body(4))) + ask(request(body(5))) == [40.0, 50.0]
     assert server.metric("modelramp_requests_total", route="infer", code="200") == 11
+    assert hot_path.underway == 0
+
+
+def test_of_large_bodies_too(wire: socket.socket, server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads: list[bytes] = []
+    hot_path = server.service._hot_path
+    take = hot_path.take
+    monkeypatch.setattr(
+        hot_path, "take", lambda client, path, headers: heads.append(path) or take(client, path, headers)
+    )
+    rows, reader = LARGE // 2, Reader(wire)
+
+    def ask(*requests: bytes) -> list[set[float]]:
+        wire.sendall(b"".join(requests))
+        found = [set(values(reader.answer())) for _ in requests]
+        (connection,) = server.service.server.server_state.connections
+        eventually(lambda: not connection.flow.write_paused)
+        return found
+
+    assert [ask(binary(rows, value)) for value in (1, 2, 3)] == [[{10.0}], [{20.0}], [{30.0}]]
+    assert len(heads) == 1
+    assert ask(binary(rows, 4), binary(rows, 5), binary(rows, 6)) == [{40.0}, {50.0}, {60.0}]
+    wire.sendall(request(b"", method="GET", path="/v2/health/live"))
+    assert reader.answer()[0] == 200
+    assert ask(binary(rows, 7)) + ask(binary(rows, 8)) + ask(binary(rows + 1, 9)) == [{70.0}, {80.0}, {90.0}]
+    assert server.metric("modelramp_requests_total", route="infer", code="200") == 9
     assert hot_path.underway == 0
 
 
@@ -208,6 +243,23 @@ def test_large_bodies_and_what_follows_them(wire: socket.socket, cut: int) -> No
     wire.sendall(sent[:cut])
     wire.sendall(sent[cut:])
     assert [set(values(reader.answer())) for _ in range(3)] == [{40.0}, {30.0}, {50.0}]
+
+
+@pytest.mark.parametrize("cut", [3, HEAD, HEAD + 100, HEAD + LARGE, -1])
+def test_what_begins_as_the_last_large_request_did_may_come_in_parts(
+    wire: socket.socket, server: Served, cut: int
+) -> None:
+    rows, reader = LARGE // 2, Reader(wire)
+    for value in (1, 2):
+        sent = binary(rows, value)
+        wire.sendall(sent[:cut])
+        eventually(lambda: all_read(wire, server))
+        wire.sendall(sent[cut:])
+        assert set(values(reader.answer())) == {10.0 * value}
+    wire.sendall(sent[:cut])
+    wire.close()
+    eventually(lambda: not server.service.server.server_state.connections)
+    assert server.service._hot_path.underway == 0
 
 
 @pytest.mark.parametrize("size", [LARGE, 4 * LARGE])

@@ -197,8 +197,9 @@ def _parameters(holder: Mapping[str, Any], where: str) -> dict[str, Any]:
         return {}
     if not isinstance(parameters, dict):
         raise BadRequest(f"{where}: parameters must be an object")
-    if any(key.startswith("shared_memory") for key in parameters):
-        raise BadRequest(f"{where}: shared memory is not served; send the data")
+    for key in parameters:
+        if key.startswith("shared_memory"):
+            raise BadRequest(f"{where}: shared memory is not served; send the data")
     return parameters
 
 

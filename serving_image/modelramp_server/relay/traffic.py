@@ -156,7 +156,7 @@ class Traffic:
         return self._relay[1]
 
     def _count(self, side: str, target: str, salt: str, outcome: Outcome, answer: Answer) -> None:
-        self._metrics.split(side, target, salt, outcome.value)()
+        self._metrics.split(side, target, salt, str(outcome))()
         if outcome is Outcome.OK:
             self._metrics.service(side, target, salt)(answer.service)
             if answer.prediction is not None:
