@@ -188,8 +188,9 @@ def open_picture(body: bytes, kind: Kind, max_pixels: int, exif_rotation: bool =
         BadRequest: not readable, animated, or made to be slow.
         ServingError: 413, too many pixels.
     """
-    structure.check(body, kind)
     head = structure.baseline(body) if kind is Kind.JPEG else None
+    if head is None or body.count(structure.SCAN) > 1:
+        structure.check(body, kind)
     if head is not None and not (head.exif and exif_rotation):
         size = head.width, head.height
         check_pixels(*size, max_pixels)

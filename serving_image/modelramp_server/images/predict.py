@@ -81,8 +81,8 @@ class Predict:
             body, declared = only_part(body, headers[b"content-type"])
         kind = kind_of(body, declared)
         if kind in (Kind.JPEG, Kind.PNG):
-            made = self._images().read(body, declared)
-            return _of_image(made, asked, (body, kind))
+            images = self._images()
+            return _of_image(images.prepare(images.open(body, kind)), asked, (body, kind))
         if asked.opacity is not None:
             raise BadRequest("overlay: lies over a PNG or JPEG; the body is neither")
         if kind is Kind.JSON:

@@ -215,9 +215,8 @@ def _part(words: Array, channels: Array) -> None:
     """Red, green and blue of words, each into its plane."""
     byte = np.empty(words.shape, np.int32)
     for index, channel in enumerate(channels):
-        np.right_shift(words, 8 * index, out=byte)
-        np.bitwise_and(byte, 0xFF, out=byte)
-        channel[...] = byte
+        shifted = np.right_shift(words, 8 * index, out=byte) if index else words
+        channel[...] = np.bitwise_and(shifted, 0xFF, out=byte)
 
 
 def _check(array: Array, spec: TensorSpec) -> None:

@@ -10,6 +10,9 @@ from typing import NamedTuple
 from modelramp_server.images.sniff import Kind
 from modelramp_server.protocol.errors import BadRequest
 
+SCAN = b"\xff\xda"
+"""Where a JPEG's pixels begin, or a part of them. One that has it once, after a head with nothing odd about it, is made
+of no more than that."""
 MOST_SCANS = 64  # a progressive JPEG has about ten
 MOST_SEGMENTS = 1000  # of a JPEG; a profile may take 255
 MOST_CHUNKS = 20_000  # of a PNG; its pixels may come in pieces of a few KB

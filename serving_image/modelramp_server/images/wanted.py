@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from modelramp_server.images.sniff import Kind
@@ -27,6 +28,7 @@ class Wanted:
     number: int = -1
 
 
+@lru_cache(256)
 def wanted(accept: str, query: str) -> Wanted:
     """Read both.
 
