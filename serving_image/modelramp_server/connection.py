@@ -91,6 +91,8 @@ class Connection(HttpToolsProtocol):
             return False
         begun, raw_from = (*exchange.parts, more), exchange.request.header_length
         head = _head_of(data) if begins else b""
+        if len(data) - len(head) != sum(map(len, exchange.parts)):  # the parser found another end of it
+            head = b""
         self.transport.set_protocol(LargeBodies(self, exchange.length, raw_from, begun, head))
         return True
 
@@ -143,10 +145,11 @@ class Connection(HttpToolsProtocol):
         exchange.more_body = False
         exchange.begin(body)
 
-    def goes_on(self, data: bytes) -> None:
+    def goes_on(self, data: bytes = b"") -> None:
         """See large_body.Reader."""
         self.transport.set_protocol(self)
-        self.data_received(data)
+        if data:
+            self.data_received(data)
 
     def on_response_complete(self) -> None:
         """Called at the end of an exchange. Whether a client has been idle for long is looked at now and then

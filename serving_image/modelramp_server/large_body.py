@@ -26,7 +26,7 @@ class Reader(Protocol):
     def begins_again(self) -> bool:
         """A request comes whose head is the last one's, byte for byte; whether its body is to be read here."""
 
-    def goes_on(self, data: bytes) -> None:
+    def goes_on(self, data: bytes = b"") -> None:
         """What comes is to be read by the connection itself, from these bytes on."""
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -38,8 +38,8 @@ class Reader(Protocol):
 
 
 class LargeBodies(asyncio.BufferedProtocol):
-    """Stands in for a connection until a request begins that is not like its last one: where the head of that is known,
-    of those that have the same one nothing need be copied."""
+    """Stands in for a connection until a body is whole; and, where the head of its request is known, for as long as
+    requests with that head follow. Memory for a body is made when its head has come, and kept by who is told of it."""
 
     def __init__(
         self, connection: Reader, length: int, raw_from: int | None, begun: Iterable[Body], head: bytes = b""
@@ -55,30 +55,32 @@ class LargeBodies(asyncio.BufferedProtocol):
         self._length = length
         self._raw_from = raw_from
         self._head = head
-        self._between = False  # requests
-        self._body = self._rest = self._memory(0)
+        self._first = memoryview(bytearray(len(head)))  # bytes of the next request
+        self._body = self._rest = self._memory()
         for part in begun:
             self._rest[: len(part)] = part
             self._rest = self._rest[len(part) :]
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Called by the transport: where to put what comes. Never what belongs to the request after this one."""
-        if not self._rest:
-            self._rest = self._memory(len(self._head))
-            self._body = self._rest[len(self._head) :]
-        return self._rest
+        """Called by the transport: where to put what comes, of a body or a head, and never of what is behind it."""
+        return self._rest or self._first
 
     def buffer_updated(self, nbytes: int) -> None:
         """Called by the transport."""
-        come, self._rest = self._rest[:nbytes], self._rest[nbytes:]
-        if self._between:
-            self._between = False
-            head = self._head
-            if not head or bytes(come[: len(head)]) != head or not self._connection.begins_again():
-                return self._connection.goes_on(bytes(come))
         if not self._rest:
-            body, self._body, self._between = self._body, _NONE, True
+            return self._begins(bytes(self._first[:nbytes]))
+        self._rest = self._rest[nbytes:]
+        if not self._rest:
+            body, self._body, self._rest = self._body, _NONE, _NONE
+            if not self._head:
+                self._connection.goes_on()
             self._connection.large_body_whole(bytes(body) if self._raw_from is None else body.toreadonly())
+
+    def _begins(self, come: bytes) -> None:
+        if come == self._head and self._connection.begins_again():
+            self._body = self._rest = self._memory()
+        else:
+            self._connection.goes_on(come)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport."""
@@ -92,7 +94,6 @@ class LargeBodies(asyncio.BufferedProtocol):
         """Called by the transport."""
         self._connection.resume_writing()
 
-    def _memory(self, before: int) -> memoryview:
-        """For so many bytes and a body."""
-        skew = -(before + (self._raw_from or 0)) % ALIGNED
-        return np.empty(skew + before + self._length, np.uint8).data[skew:]
+    def _memory(self) -> memoryview:
+        skew = -(self._raw_from or 0) % ALIGNED
+        return np.empty(skew + self._length, np.uint8).data[skew:]

@@ -215,13 +215,14 @@ def reshape(array: Array, shape: tuple[int, ...], where: str) -> Array:
 
 
 def _few_floats(data: list[Any]) -> Array | None:
-    """A short flat list of numbers as FP32, which takes a third of numpy's time; None where that must look at it."""
-    if not 0 < len(data) <= _FEW or bool in map(type, data):
+    """A short list of floats as FP32, which takes a third of numpy's time; None where that must look at it. (Integers
+    become floats of 64 bits here before they are rounded to 32.)"""
+    if len(data) > _FEW or set(map(type, data)) != {float}:
         return None
     memory = bytearray(4 * len(data))
     try:
         _packing(len(data)).pack_into(memory, 0, *data)
-    except (struct.error, OverflowError):  # nested, too large, or no numbers
+    except OverflowError:
         return None
     return np.frombuffer(memory, np.float32)
 
