@@ -13,6 +13,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+import rich
 from rich.console import Console
 
 from . import alike, bad, faults, footprint, loads, models, report, torch_tiny, wrk
@@ -29,7 +30,8 @@ PARTS = ("tiny", "torch", "cnn", "relay", "memory", "start", "faults", "alike", 
 def main() -> int:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(highlight=False, stderr=arguments.markdown)
+    rich.reconfigure(highlight=False, stderr=arguments.markdown)
+    console = rich.get_console()
     if not console.is_terminal:
         console.width = WIDTH
     found = Report(arguments.rounds, arguments.seconds, machine=report.machine())

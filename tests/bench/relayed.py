@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.progress import track
 
@@ -19,7 +20,8 @@ _DIRECT, _ALL = -1, 100
 
 @dataclass(frozen=True)
 class RelaySample:
-    """One load of one round. `weight` is -1 where a server without a candidate was asked."""
+    """One load of one round. `model` is its name, with the encoding where there are several; `weight` is -1 where a
+    server without a candidate was asked."""
 
     model: str
     weight: int
@@ -64,11 +66,14 @@ class RelayOutcome:
 
 
 class RelayBench:
-    """For each model a server alone, and a pair."""
+    """For each model, and each way to ask it, a server alone and a pair."""
 
     def __init__(self, servers: Servers, saved: list[Saved]) -> None:
-        self._folder = servers.folder
-        self._arenas = [_Arena(servers, each) for each in saved]
+        self._arenas = [
+            _Arena(servers, each.folder, " ".join(filter(None, (each.name, encoding))), post)
+            for each in saved
+            for encoding, post in _posts(each).items()
+        ]
 
     def run(self, rounds: int, seconds: int) -> RelayOutcome:
         """All models in turn, in rounds; the first one, which warms up, does not count."""
@@ -80,15 +85,21 @@ class RelayBench:
         return RelayOutcome(samples, {arena.model: arena.dealt() for arena in self._arenas})
 
 
+def _posts(saved: Saved) -> dict[str, Post]:
+    if not saved.jpeg:
+        return {"": bodies.v2(saved)}
+    return {"binary": bodies.v2_binary(saved), "JPEG": bodies.jpeg("/predict", saved), "JSON": bodies.v2(saved)}
+
+
 class _Arena:
-    def __init__(self, servers: Servers, saved: Saved) -> None:
-        self.model = saved.name
-        self._post: Post = bodies.v2_binary(saved) if saved.jpeg else bodies.v2(saved)
-        self._script = wrk.script(servers.folder, f"relay-{saved.name}", self._post)
-        self._alone: Server = servers.modelramp(saved.folder)
-        self._alone.ask(self._post)
+    def __init__(self, servers: Servers, folder: Path, model: str, post: Post) -> None:
+        self.model = model
+        self._post = post
+        self._script = wrk.script(servers.folder, f"relay-{model.replace(' ', '-')}", post)
+        self._alone: Server = servers.modelramp(folder)
+        self._alone.ask(post)
         self._alone.hold()
-        self._pair = Pair(servers, saved.folder, self._post)
+        self._pair = Pair(servers, folder, post)
         self._pair.hold()
 
     def turn(self, index: int, seconds: int) -> Iterator[RelaySample]:

@@ -32,9 +32,14 @@ def document(body: bytes) -> dict[str, Any] | None:
         return None
     # Nested lists would be flattened. Their brackets tell: there is one list of inputs, one of outputs, and each input
     # has two, its shape and its data.
-    if body.count(b"[") != 1 + 2 * len(inputs) + ("outputs" in plain):
+    if _count(body, b"[") != 1 + 2 * len(inputs) + ("outputs" in plain):
         return None
     return {**plain, "inputs": inputs}
+
+
+def _count(body: bytes, byte: bytes) -> int:
+    """`bytes.count` looks at one byte after the other, and takes a sixth of the time of reading the numbers."""
+    return int(np.count_nonzero(np.frombuffer(body, np.uint8) == byte[0]))
 
 
 def _parsed(body: bytes) -> Any:
