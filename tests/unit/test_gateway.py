@@ -72,6 +72,23 @@ async def test_the_share_is_measured_by_both_sides_own_counters(world: GatewayWo
     assert evidence["stableRequests"] > 5 * evidence["requests"] > 0
 
 
+async def test_the_share_is_of_no_requests_from_before_it_was_in_force(world: GatewayWorld) -> None:
+    """Where a look after that has no numbers, the next one has those since the one before."""
+    world.edit(rollout={"steps": [{"weight": 10, "hold": "60s"}]})
+    world.aliases["prod"] = 2
+    operator = Operator(world)
+    world.accepts = False
+    await until(world, operator, lambda s: bool(s["evidence"]))
+    world.deaf = True
+    await run(world, operator, 20)
+    world.accepts = True
+    await until(world, operator, lambda s: s["evidence"][0]["lookedAt"] > s["step"].get("inForceSince", "a"))
+    world.deaf = False
+    await until(world, operator, lambda s: s["step"].get("achievedWeight") is not None)
+    assert world.status["traffic"]["weight"] == 10
+    assert world.status["step"]["achievedWeight"] == pytest.approx(10.0, abs=0.5)
+
+
 async def test_other_predictions_pause_it(world: GatewayWorld) -> None:
     """Stable's own from before the attempt tell nothing of the comparison."""
     world.behaviours[1] = Behaviour(classes={"0": 1.0})

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from modelramp.api.status import EvidenceStatus
-from modelramp.domain.counts import BadWindow, Counts, dispersion_index, interval
+from modelramp.domain.counts import NOTHING, BadWindow, Counts, dispersion_index, interval
 from modelramp.domain.evidence import EvidenceState, Settings, update
 from modelramp.domain.metric import Memory, refusals_as_bad, report
 from modelramp.domain.router import Tally
@@ -25,7 +25,8 @@ REFUSED, DISPERSION = "refused", "dispersion"
 
 
 def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) -> tuple[EvidenceStatus, Counts]:
-    """The evidence after this look, and the requests dealt since the last one with those the candidate answered."""
+    """The evidence after this look, and the requests dealt since the last one with those the candidate answered: none
+    where the last one had no numbers, for since when they are counted then is another matter."""
     memory = Memory.load(before.state if before else "", SIDES)
     current = {side: {k: count(side, c) for k, c in tally.counters.items()} for side in SIDES}
     born = tally.born
@@ -54,7 +55,8 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) 
     message = evidence.message
     if noted.get(REFUSED):
         message += f"; stable refused {noted[REFUSED]:.0f} more (503)"
-    return evidence.model_copy(update={"state": remembered, "message": message}), fresh["dealt"]
+    dealt = NOTHING if memory.state.missing else fresh["dealt"]
+    return evidence.model_copy(update={"state": remembered, "message": message}), dealt
 
 
 def accepted(judged: str) -> EvidenceState:
