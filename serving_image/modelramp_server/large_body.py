@@ -42,7 +42,7 @@ class LargeBodies(asyncio.BufferedProtocol):
     requests with that head follow. Memory for a body is made when its head has come, and kept by who is told of it."""
 
     def __init__(
-        self, connection: Reader, length: int, raw_from: int | None, begun: Iterable[Body], head: bytes = b""
+        self, connection: Reader, length: int, raw_from: int | None, begun: Iterable[Body], head: bytes
     ) -> None:
         """
         Args:

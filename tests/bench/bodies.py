@@ -37,6 +37,12 @@ def v2_binary(saved: Saved, model: str = "bench") -> Post:
     return Post(_infer(model), head + raw, length)
 
 
+def own(saved: Saved) -> dict[str, Post]:
+    """Every way in which this repository's server is asked, by encoding."""
+    posts = {"JSON": v2(saved)}
+    return {**posts, "binary": v2_binary(saved), "JPEG": jpeg("/predict", saved)} if saved.jpeg else posts
+
+
 def v2_jpeg(saved: Saved, model: str = "bench") -> Post:
     """V2 with the file as base64 in BYTES."""
     text = base64.b64encode(saved.jpeg).decode()

@@ -96,14 +96,7 @@ class Contest:
 
 
 def _contenders(saved: Saved) -> Iterator[Peer]:
-    yield Peer(OWN, lambda servers, saved: servers.modelramp(saved.folder, python=saved.python), _own_posts)
+    yield Peer(OWN, lambda servers, saved: servers.modelramp(saved.folder, python=saved.python), bodies.own)
     yield from PEERS
     if not saved.jpeg:  # it answers a constant: what it takes to read a large body is not what it is there to show
         yield Peer(CEILING, lambda servers, saved: servers.ceiling(), lambda saved: {"JSON": bodies.v2(saved)})
-
-
-def _own_posts(saved: Saved) -> dict[str, Post]:
-    posts = {"JSON": bodies.v2(saved)}
-    if not saved.jpeg:
-        return posts
-    return {**posts, "binary": bodies.v2_binary(saved), "JPEG": bodies.jpeg("/predict", saved)}

@@ -70,9 +70,10 @@ class RelayBench:
 
     def __init__(self, servers: Servers, saved: list[Saved]) -> None:
         self._arenas = [
-            _Arena(servers, each.folder, " ".join(filter(None, (each.name, encoding))), post)
+            _Arena(servers, each.folder, f"{each.name} {encoding}" if len(posts) > 1 else each.name, post)
             for each in saved
-            for encoding, post in _posts(each).items()
+            for posts in [bodies.own(each)]
+            for encoding, post in posts.items()
         ]
 
     def run(self, rounds: int, seconds: int) -> RelayOutcome:
@@ -83,12 +84,6 @@ class RelayBench:
             found = list(arena.turn(index, seconds if index >= 0 else 1))
             samples += found if index >= 0 else []
         return RelayOutcome(samples, {arena.model: arena.dealt() for arena in self._arenas})
-
-
-def _posts(saved: Saved) -> dict[str, Post]:
-    if not saved.jpeg:
-        return {"": bodies.v2(saved)}
-    return {"binary": bodies.v2_binary(saved), "JPEG": bodies.jpeg("/predict", saved), "JSON": bodies.v2(saved)}
 
 
 class _Arena:

@@ -79,16 +79,13 @@ class ImagePipeline:
         check_pixels(picture.width, picture.height, self._max_pixels)
         return picture
 
-    def read(self, body: bytes, declared_type: str = "") -> ImageInputs:
+    def read(self, body: bytes) -> ImageInputs:
         """A JPEG or PNG file as the model's inputs.
-
-        Args:
-            declared_type: media type that the sender names; "" for none.
 
         Raises:
             ServingError: 400 (damaged), 413 (too many pixels), 415 (no JPEG or PNG), 500 (the hook failed).
         """
-        kind = kind_of(body, declared_type)
+        kind = kind_of(body, "")
         if kind not in (Kind.JPEG, Kind.PNG):
             raise ServingError(415, f"the bytes are {kind.value}, no image; send image/png or image/jpeg")
         return self.prepare(self.open(body, kind))
