@@ -61,7 +61,7 @@ def taken(body: bytes, declared: str = "") -> None:
         elif kind is Kind.JSON:
             return
         else:
-            inputs = IMAGES.read(body, declared).arrays
+            inputs = IMAGES.prepare(IMAGES.open(body, kind)).arrays
     except ServingError as error:
         return refusal(error)
     [made] = inputs.values()
