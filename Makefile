@@ -28,8 +28,7 @@ static: setup
 	.venv/bin/lint-imports --no-logo
 	.venv/bin/mypy
 	MYPYPATH=hack/cluster .venv/bin/mypy hack/cluster
-	.venv/bin/mypy -p tests.bench
-	.venv/bin/mypy -p tests.bench_operator
+	.venv/bin/mypy -p tests
 
 unit: setup
 	.venv/bin/pytest --numprocesses=2 tests/unit

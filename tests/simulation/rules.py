@@ -132,7 +132,8 @@ class Ours:
 
     def _passes(self) -> Table:
         null = self.settings.objective
-        terms = [np.log(weight) + rate(*self.effective, factor * null, null) for factor, weight in BELOW_RATE]
+        n, e = self.effective
+        terms = [np.log(weight) + rate(n, e, factor * null, null) for factor, weight in BELOW_RATE]
         terms += [np.log(weight) + self.below_stable[:, i] for i, (_, weight) in enumerate(BELOW_STABLE)]
         return np.logaddexp.reduce(np.array(terms), axis=0) >= self.settings.threshold
 

@@ -71,7 +71,8 @@ class World:
 
     def draw(self, runs: int, rng: np.random.Generator) -> Looks:
         parts = [self._draw(min(AT_ONCE, runs - done), rng) for done in range(0, runs, AT_ONCE)]
-        return Looks(*(np.concatenate(tables) for tables in zip(*parts, strict=True)), errors.settings(0.05, 0.01))
+        tables = (np.concatenate(of_all) for of_all in zip(*parts, strict=True))
+        return Looks(*tables, settings=errors.settings(0.05, 0.01))
 
     def _draw(self, runs: int, rng: np.random.Generator) -> tuple[Table, ...]:
         look = np.arange(self.looks)

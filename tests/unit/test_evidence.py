@@ -281,10 +281,11 @@ def test_beside_a_stable_that_refuses_everything_nothing_is_learnt_of_what_is_wo
 @pytest.mark.parametrize("look", [(None, Counts(9, 0)), (Counts(9, 0), None), (None, None)])
 @pytest.mark.parametrize("bad", [0, 300])
 def test_no_data_neither_passes_nor_fails_and_is_got_over(look, bad):
+    candidate, stable = look
     state = gather([(Counts(1000, bad), Counts(9000, 0))])
     decided = verdict(state, SETTINGS)
     assert decided.outcome in (Outcome.PASS, Outcome.FAIL)
-    state = update(state, *look, 1.0, SETTINGS)
+    state = update(state, candidate, stable, 1.0, SETTINGS)
     missing = verdict(state, SETTINGS)
     assert missing.outcome is Outcome.ERROR
     assert missing.reason == "no data about candidate and stable in the last look: nothing can be judged"
