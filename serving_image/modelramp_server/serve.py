@@ -116,8 +116,8 @@ class Service:
             lambda: self._watched(*_load(settings, folder), settings.max_pixels),
             queue,
             limits,
-            metrics.batch_rows,
-            metrics.waited,
+            metrics.forwards("model"),
+            metrics.forwards("loop"),
         )
         self._begin = thread.start
         local = self._local(settings, name, queue)

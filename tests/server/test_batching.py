@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 from modelramp_server import serve
 from modelramp_server.batching.forward import groups, run
 from modelramp_server.batching.jobs import Job, JobQueue
+from modelramp_server.batching.warm_model import Observer
 from modelramp_server.batching.warmup import warm_up
 from modelramp_server.protocol.errors import ModelFailed, OutOfTime, QueueFull
 from modelramp_server.protocol.tensors import Array, TensorSpec
 from modelramp_server.runtime.base import WarmupFailed
 from tests.server import models
 from tests.server.served import Served, eventually
+
+UNOBSERVED = Observer(lambda rows: None, lambda jobs, now: None)
 
 
 class Doubling:
@@ -32,7 +35,7 @@ class Doubling:
     device = "cpu"
     fallback = ""
     named_outputs = True
-    only_computes = False
+    only_computes = at_once = False
     inputs = (TensorSpec("x", "INT64", (-1,)),)
     outputs = (TensorSpec("y", "INT64", (-1,)),)
 

@@ -22,6 +22,7 @@ from modelramp_server.protocol.errors import ClientLeft, ModelFailed, OutOfTime,
 from modelramp_server.protocol.tensors import Array, TensorSpec
 from modelramp_server.runtime.base import WarmupFailed
 from modelramp_server.runtime.mlmodel import Signature
+from tests.server.test_batching import UNOBSERVED
 
 FINE, BAD, LEAVES, LATE = range(4)
 
@@ -33,7 +34,7 @@ class Tagging:
     device = "cpu"
     fallback = ""
     named_outputs = True
-    only_computes = False
+    only_computes = at_once = False
     inputs = (TensorSpec("x", "INT64", (-1, 2)),)
     outputs: ClassVar[tuple[TensorSpec, ...]] = (TensorSpec("y", "INT64", (-1,)),)
 
@@ -75,7 +76,7 @@ class Watcher:
 async def started(model: Tagging, queue: JobQueue, rows: int) -> ModelThread:
     limits = BatchLimits(rows, 0.0, 1, 30.0)
     loaded: Callable[[], Any] = lambda: (SimpleNamespace(example=None, signature=Signature()), model)  # noqa: E731
-    thread = ModelThread(loaded, queue, limits, lambda rows: None, lambda jobs, now: None)
+    thread = ModelThread(loaded, queue, limits, UNOBSERVED, UNOBSERVED)
     watcher = Watcher()
     thread.start(asyncio.get_running_loop(), watcher)
     await watcher.is_ready.wait()
@@ -287,6 +288,6 @@ async def test_a_model_that_cannot_be_described_is_given_up_not_waited_for() -> 
     watcher = SimpleNamespace(ready=lambda model: told.cancel(), failed=told.set_result)
     limits = BatchLimits(1, 0.0, 1, 30.0)
     load: Callable[[], Any] = lambda: (SimpleNamespace(example=None, signature=None), Tagging())  # noqa: E731
-    thread = ModelThread(load, JobQueue(1), limits, lambda rows: None, lambda jobs, now: None)
+    thread = ModelThread(load, JobQueue(1), limits, UNOBSERVED, UNOBSERVED)
     thread.start(asyncio.get_running_loop(), watcher)
     assert isinstance(await told, WarmupFailed)

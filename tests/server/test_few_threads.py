@@ -11,6 +11,7 @@ import pytest
 
 from modelramp_server import serve
 from modelramp_server.batching.few_threads import BRIEF, WORTH, use_few_threads
+from modelramp_server.batching.short_forwards import SHORT
 from modelramp_server.batching.warmup import warm_up
 from modelramp_server.observability.outputs import watched
 from modelramp_server.protocol.tensors import Array, TensorSpec
@@ -21,7 +22,7 @@ from tests.server.test_batching import Doubling
 class Timed:
     """A model whose forwards take what is said for each number of threads, on a clock of its own."""
 
-    name, fallback, named_outputs, only_computes = "timed", "", True, True
+    name, fallback, named_outputs, only_computes, at_once = "timed", "", True, True, False
     inputs: tuple[TensorSpec, ...] = (TensorSpec("x", "FP32", (-1, 1)),)
     outputs = inputs
 
@@ -51,6 +52,7 @@ def test_threads_that_bring_little_are_not_used() -> None:
     assert Timed({2: 0.010, 1: 0.010 * WORTH - 0.001}).chosen() == 1
     assert Timed({8: 0.010, 1: 0.009}).chosen() == 1
     assert Timed({8: 0.010, 1: 0.010 * WORTH + 0.001}).chosen() == 8
+    assert Timed({8: SHORT / 8, 1: SHORT}).chosen() == 1, "nobody would notice"
 
 
 def test_what_is_measured_is_what_is_served() -> None:

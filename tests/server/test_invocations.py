@@ -192,7 +192,7 @@ def test_an_example_logged_with_params_is_served(frame: Frame, start: Start, tmp
 class Outputs:
     """A model whose outputs are what a test says."""
 
-    name, device, fallback, named_outputs, only_computes = "test", "cpu", "", True, False
+    name, device, fallback, named_outputs, only_computes, at_once = "test", "cpu", "", True, False, False
     inputs = (TensorSpec("x", "INT64", (-1,)),)
     outputs = (TensorSpec("y", "INT64", (-1,)), TensorSpec("z", "FP64", ()))
 

@@ -55,7 +55,7 @@ def test_the_histogram_is_prometheus_own() -> None:
             observe(value)
             other.labels(side).observe(value)
     assert mine.labels("a") is not mine.labels("a")
-    mine.labels("a")(1.0)
+    mine.labels("a", thread="another")(1.0)
     other.labels("a").observe(1.0)
     assert prometheus_client.generate_latest(ours) == prometheus_client.generate_latest(theirs)
 

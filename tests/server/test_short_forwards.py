@@ -20,7 +20,7 @@ from modelramp_server.batching.short_forwards import AT_ONCE, AWAY, IN_A_ROW, LO
 from modelramp_server.batching.warm_model import WarmModel
 from modelramp_server.protocol.tensors import Array
 from tests.server.served import eventually, exchange
-from tests.server.test_batching import Doubling
+from tests.server.test_batching import UNOBSERVED, Doubling
 from tests.server.test_lifecycle import INFER, Process, two
 
 
@@ -34,8 +34,8 @@ class Clocked:
         self.model = Doubling()
         self.queue = JobQueue(100)
         limit = RowLimit(32, 1.0, 32 * seconds_per_row)
-        warm = WarmModel(self, limit, self.queue, lambda rows: None, lambda jobs, now: None)  # type: ignore[arg-type]
-        self.loop = OnTheLoop(warm, cores, lambda: self.now)
+        warm = WarmModel(self, limit, self.queue, UNOBSERVED)  # type: ignore[arg-type]
+        self.loop = OnTheLoop(warm, None, cores, lambda: self.now)
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self.now += self.takes
@@ -86,7 +86,7 @@ def test_what_a_forward_waits_for_does_not_count_as_what_it_takes() -> None:
             return super().predict(inputs)
 
     queue = JobQueue(100)
-    warm = WarmModel(Waiting(), RowLimit(32, 1.0, 0.001), queue, lambda rows: None, lambda jobs, now: None)
+    warm = WarmModel(Waiting(), RowLimit(32, 1.0, 0.001), queue, UNOBSERVED)
     warm.answer([job(1)], 1, True, lambda jobs: None)
     assert queue.seconds_per_row > 0.005, "a tenth of what it took, for whoever waits"
     assert warm.held_per_row < 0.001
@@ -106,7 +106,7 @@ def test_batches_of_what_computes_here_are_compared_by_what_they_compute(compute
 
     model = Waiting()
     model.only_computes, model.device = computes, device
-    warm = WarmModel(model, Noted(32, 1.0, 0.001), JobQueue(100), lambda rows: None, lambda jobs, now: None)
+    warm = WarmModel(model, Noted(32, 1.0, 0.001), JobQueue(100), UNOBSERVED)
     warm.answer([job(1)], 1, True, lambda jobs: None)
 
 

@@ -2,7 +2,7 @@
 
 Torch and onnxruntime spread it over all CPUs. To wake threads for each layer of a small network takes about as long as
 the layer, and the CPUs are not idle either: one reads and writes requests. So of brief forwards it is measured what
-threads bring.
+threads bring; but where a row takes no more than a millisecond, nobody would notice what they save.
 """
 
 import logging
@@ -12,6 +12,7 @@ from statistics import median
 
 from modelramp_server.batching.forward import row_costs, seconds
 from modelramp_server.batching.row_limit import worth_the_wait
+from modelramp_server.batching.short_forwards import SHORT
 from modelramp_server.protocol.tensors import Array
 from modelramp_server.runtime.base import Runtime, UsesThreads
 
@@ -46,7 +47,7 @@ def use_few_threads(
     runtime.use_threads(1)
     seconds(runtime, batch)
     alone = row()
-    chosen = threads if alone > WORTH * spread else 1
+    chosen = threads if alone > max(SHORT, WORTH * spread) else 1
     if chosen != 1:
         runtime.use_threads(chosen)
         seconds(runtime, batch)

@@ -15,6 +15,7 @@ from modelramp_server.protocol.tensors import Array
 # Of a request's time: what the work before it may take. The rest is for what the estimate does not know.
 _SHARE = 0.7
 LEFT = "left"
+BEHIND = 16  # jobs that wait for the thread: with so many it is slower than the event loop
 _IDLE = 1.0
 _PRESENT: Mapping[str, Any] = {}
 
@@ -61,6 +62,14 @@ class ShortForwards(Protocol):
         """Put outputs or an error into each; `more` says whether others wait."""
         ...
 
+    def helps(self) -> bool:
+        """Whether jobs of one row may run here while the thread runs others."""
+        ...
+
+    def help(self, job: Job) -> None:
+        """Put outputs or an error into it, meanwhile."""
+        ...
+
 
 class JobQueue:
     """Jobs on their way to the model: to its thread, or to the event loop while forwards are short. None ends the
@@ -73,6 +82,7 @@ class JobQueue:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._new: deque[Job] = deque()
         self._away = 0
+        self._watching = False
         self.short: ShortForwards | None = None
         self.limit = limit
         self._rows = 0
@@ -170,6 +180,28 @@ class JobQueue:
             job.timer = loop.call_later(max(0.0, job.deadline - now), self._expire, job)
             self._jobs.put(job)
         self._new.clear()
+        self._watch()
+
+    def _watch(self) -> None:
+        if not self._watching and self.short is not None and self._jobs.qsize() >= BEHIND:
+            self._watching = True
+            asyncio.get_running_loop().call_soon(self._help)
+
+    def _help(self) -> None:
+        """Run one of the thread's jobs, in a turn of the event loop that brought no new ones: it has the time, then."""
+        self._watching = False
+        one_row_each = self._rows == self.waiting
+        if self._new or not one_row_each or self._jobs.qsize() < BEHIND or self.short is None or not self.short.helps():
+            return
+        try:
+            job = self._jobs.get_nowait()
+        except Empty:
+            return
+        if job is None:
+            return self.end()
+        self.short.help(job)
+        self.settle([job])
+        self._watch()
 
     def _settle(self, jobs: list[Job]) -> None:
         for job in jobs:

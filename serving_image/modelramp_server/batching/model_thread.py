@@ -14,7 +14,7 @@ from modelramp_server.batching.jobs import JobQueue
 from modelramp_server.batching.row_by_row import RowByRow
 from modelramp_server.batching.row_limit import RowLimit
 from modelramp_server.batching.short_forwards import SHORT, OnTheLoop
-from modelramp_server.batching.warm_model import Waited, WarmModel
+from modelramp_server.batching.warm_model import Beside, Observer, WarmModel
 from modelramp_server.batching.warmup import Warm, warm_up
 from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import TensorSpec
@@ -84,16 +84,18 @@ class ModelThread:
         load: Callable[[], tuple[MLmodel, Runtime]],
         queue: JobQueue,
         limits: BatchLimits,
-        observe_rows: Callable[[int], None],
-        waited: Waited,
+        observer: Observer,
+        beside: Observer,
     ) -> None:
+        """`beside` is told of forwards on the event loop while the thread has others."""
         self._load = load
         self._queue = queue
         self._limits = limits
-        self._observe_rows = observe_rows
-        self._waited = waited
+        self._observer = observer
+        self._beside_observer = beside
         self._thread: threading.Thread | None = None
         self._model: WarmModel | None = None
+        self._beside: Beside | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
         """Begin to load; tell the watcher on the loop when done. A daemon: a stuck model can't block the exit."""
@@ -107,10 +109,12 @@ class ModelThread:
 
     def trouble(self) -> str:
         """Why no more answers will come, in a sentence; "" while they may."""
-        began, thread = self._model.began if self._model is not None else None, self._thread
+        thread = self._thread
         if thread is not None and not thread.is_alive():
             return "the thread that runs the model has ended"
-        if began is None or (running := time.monotonic() - began) < _STUCK * self._limits.timeout:
+        now = time.monotonic()
+        began = [at for one in (self._model, self._beside) if one is not None and (at := one.began) is not None]
+        if (running := now - min(began, default=now)) < _STUCK * self._limits.timeout:
             return ""
         return f"a forward has been running for {running:.0f} s; REQUEST_TIMEOUT is {self._limits.timeout:g} s"
 
@@ -135,9 +139,10 @@ class ModelThread:
     def _prepare(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> WarmModel:
         runtime, loaded, warm = prepare(self._load, self._limits)
         limit = RowLimit(warm.rows, _LONGEST * self._limits.timeout, warm.seconds, warm.costs)
-        model = WarmModel(runtime, limit, self._queue, self._observe_rows, self._waited)
+        model = WarmModel(runtime, limit, self._queue, self._observer)
         if computes_here(runtime) and warm.costs.get(1, warm.seconds) <= SHORT and not self._limits.delay:
-            self._queue.short = OnTheLoop(model, cpus())
+            self._beside = Beside(runtime, self._beside_observer) if runtime.at_once else None
+            self._queue.short = OnTheLoop(model, self._beside, cpus())
         _tell(loop, watcher.ready, loaded)
         return model
 

@@ -2,7 +2,8 @@
 
 To hand a request to another thread and its answer back costs two wakes, and the interpreter changes hands each time:
 ten times of what a small model takes. A loop that is held up for a millisecond at a time harms nobody. Which models
-are short is measured at warm-up; one that turns out not to be goes back to the thread.
+are short is measured at warm-up; one that turns out not to be goes back to the thread. Where several wait and a forward
+is long enough for two threads, the thread runs them, and the loop helps it, one at a time, when it has nothing to read.
 """
 
 import logging
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from modelramp_server.batching.jobs import Job
-from modelramp_server.batching.warm_model import WarmModel
+from modelramp_server.batching.warm_model import Beside, WarmModel
 
 SHORT = 0.001  # seconds of CPU time that a forward may take here, for a request that is alone
 TOGETHER = 0.0002  # where several wait: the thread's wakes cost no more than this, and the loop may read meanwhile
@@ -25,8 +26,11 @@ log = logging.getLogger(__name__)
 class OnTheLoop:
     """Runs a model whose forwards are short, as jobs.ShortForwards."""
 
-    def __init__(self, model: WarmModel, cores: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, model: WarmModel, beside: Beside | None, cores: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._model = model
+        self._beside = beside
         self._alone = cores == 1
         self._clock = clock
         self._away_until = 0.0
@@ -36,7 +40,7 @@ class OnTheLoop:
         """See ShortForwards."""
         first, seconds = waiting[0].rows, self._model.held_per_row
         most = SHORT if len(waiting) == 1 or self._alone else TOGETHER
-        if first * seconds > most or (self._away_until and self._clock() < self._away_until):
+        if first * seconds > most or self._is_away():
             return 0
         together = int(TOGETHER / seconds) if seconds else self._model.limit.rows
         return max(first, min(self._model.limit.next_pull(), together))
@@ -46,7 +50,23 @@ class OnTheLoop:
         began = self._clock()
         rows = sum(job.rows for job in jobs)
         self._model.answer(jobs, rows, more, lambda done: None)
-        took = self._clock() - began
+        self._took(self._clock() - began, rows)
+
+    def helps(self) -> bool:
+        """See ShortForwards."""
+        return self._beside is not None and self._model.held_per_row <= SHORT and not self._is_away()
+
+    def help(self, job: Job) -> None:
+        """See ShortForwards."""
+        assert self._beside is not None
+        began = self._clock()
+        self._beside.answer(job)
+        self._took(self._clock() - began, job.rows)
+
+    def _is_away(self) -> bool:
+        return bool(self._away_until) and self._clock() < self._away_until
+
+    def _took(self, took: float, rows: int) -> None:
         self._long = self._long + 1 if took > LONG else 0
         if self._long == IN_A_ROW or took > AT_ONCE:
             self._long, self._away_until = 0, self._clock() + AWAY

@@ -1,8 +1,9 @@
 """A model that is warm, with what has been learnt of its speed. Whoever runs it, its thread or the event loop, does so
-here; never both at one time."""
+here: never both at one time but for `Beside`."""
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from modelramp_server.batching.forward import groups, run
 from modelramp_server.batching.jobs import Job, JobQueue
@@ -11,7 +12,14 @@ from modelramp_server.batching.row_limit import RowLimit
 from modelramp_server.runtime.base import Runtime, computes_here
 
 Settle = Callable[[list[Job]], None]
-Waited = Callable[[Sequence[Job], float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Who is told of forwards, from one thread: the rows of each, and the jobs and the time when it began."""
+
+    rows: Callable[[int], None]
+    waited: Callable[[Sequence[Job], float], None]
 
 
 class WarmModel:
@@ -22,16 +30,14 @@ class WarmModel:
         runtime: Runtime,
         limit: RowLimit,
         queue: JobQueue,
-        observe_rows: Callable[[int], None],
-        waited: Waited,
+        observer: Observer,
     ) -> None:
         self.limit = limit
         self.queue = queue
         self.began: float | None = None
         self._runtime = runtime
         self._computes = computes_here(runtime)
-        self._observe_rows = observe_rows
-        self._waited = waited
+        self._observer = observer
         self._held = RowCost(limit.seconds_per_row)
         queue.seconds_per_row = limit.seconds_per_row
 
@@ -52,11 +58,11 @@ class WarmModel:
             full: whether more may wait than these.
             settle: told the jobs of each forward, once it is over.
         """
-        self._waited(jobs, time.monotonic())
+        self._observer.waited(jobs, time.monotonic())
         for group in groups(jobs, most):
             began, held = time.monotonic(), time.thread_time()
             self.began = began
-            rows = run(self._runtime, group, self._observe_rows)
+            rows = run(self._runtime, group, self._observer.rows)
             self.began = None
             if rows:
                 held, took = time.thread_time() - held, time.monotonic() - began
@@ -64,3 +70,20 @@ class WarmModel:
                 self.limit.observe(rows, took, held if self._computes else took, full)
                 self.queue.seconds_per_row = self.limit.seconds_per_row
             settle(group)
+
+
+class Beside:
+    """The same model, run on the event loop for a job while its thread runs others; nothing is learnt of that. `began`
+    as of WarmModel."""
+
+    def __init__(self, runtime: Runtime, observer: Observer) -> None:
+        self.began: float | None = None
+        self._runtime = runtime
+        self._observer = observer
+
+    def answer(self, job: Job) -> None:
+        """Put outputs or an error into it."""
+        self.began = time.monotonic()
+        self._observer.waited((job,), self.began)
+        run(self._runtime, [job], self._observer.rows)
+        self.began = None

@@ -29,13 +29,13 @@ class Histogram(Collector):
         self._labels = labels
         self._bounds = bounds
         self._les = [*map(floatToGoString, bounds), "+Inf"]
-        self._cells: dict[tuple[str, ...], _Cell] = {}
+        self._cells: dict[tuple[str, ...], dict[str, _Cell]] = {}
         registry.register(self)
 
-    def labels(self, *values: str) -> Callable[[float], None]:
-        """What to call with each observation of the series with these labels."""
+    def labels(self, *values: str, thread: str = "") -> Callable[[float], None]:
+        """What to call, on this thread, with each observation of the series with these labels."""
         bounds = self._bounds
-        cell = self._cells.setdefault(values, _Cell(len(bounds) + 1))
+        cell = self._cells.setdefault(values, {}).setdefault(thread, _Cell(len(bounds) + 1))
         counts = cell.counts
 
         def observe(value: float) -> None:
@@ -47,7 +47,8 @@ class Histogram(Collector):
     def collect(self) -> Iterator[Metric]:
         """The family."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        for values, cell in self._cells.items():
-            cumulative = list(accumulate(cell.counts))
-            family.add_metric(values, list(zip(self._les, cumulative, strict=True)), cell.total)
+        for values, cells in self._cells.items():
+            counts = [sum(of_all) for of_all in zip(*(cell.counts for cell in cells.values()), strict=True)]
+            total = sum(cell.total for cell in cells.values())
+            family.add_metric(values, list(zip(self._les, accumulate(counts), strict=True)), total)
         yield family

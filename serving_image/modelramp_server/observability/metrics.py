@@ -16,6 +16,7 @@ from prometheus_client import (
 )
 
 from modelramp_server.batching.jobs import Job
+from modelramp_server.batching.warm_model import Observer
 from modelramp_server.observability.bad_window import BadWindow
 from modelramp_server.observability.counts import Counts
 from modelramp_server.observability.histogram import Histogram
@@ -81,8 +82,7 @@ class Metrics:
         )
         self.service = lru_cache(256)(lambda side, target, salt: service.labels(*own, side, target, salt))
         self.shadow_answer = lru_cache(256)(lambda target, salt, result: shadow.labels(*own, target, salt, result).inc)
-        self.batch_rows: Callable[[float], None] = rows.labels(*own)
-        self._queue_wait = wait.labels(*own)
+        self._rows, self._queue_wait = rows, wait
         self._reject = lru_cache(64)(lambda reason: rejects.labels(*own, reason).inc)
         self._net = lru_cache(64)(lambda reason: net.labels(*own, reason).inc)
         self.nonfinite_rows = nonfinite.labels(*own).inc
@@ -125,10 +125,15 @@ class Metrics:
         self._info.labels(*self._own, runtime, device).set(1)
         self._fallback.labels(*self._own).set(fallback)
 
-    def waited(self, jobs: Iterable[Job], now: float) -> None:
-        """Observe how long jobs waited that the model's thread has just pulled."""
-        for job in jobs:
-            self._queue_wait(now - job.queued)
+    def forwards(self, thread: str) -> Observer:
+        """Who is told of the forwards on one thread."""
+        wait = self._queue_wait.labels(*self._own, thread=thread)
+
+        def waited(jobs: Iterable[Job], now: float) -> None:
+            for job in jobs:
+                wait(now - job.queued)
+
+        return Observer(self._rows.labels(*self._own, thread=thread), waited)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count an answer to a client, and what it took."""

@@ -7,12 +7,13 @@ from modelramp_server.protocol.tensors import Array, TensorSpec
 
 
 class Runtime(Protocol):
-    """A loaded model. Called from one thread at a time.
+    """A loaded model. Called from one thread at a time, or from several where it says `at_once`.
 
     `predict` takes every declared input by name, with the declared datatype and rank, and answers every output
     by name. Inputs and outputs of a batch share their first axis. `fallback` says why the device is not the GPU that
     was looked for, or is empty. `only_computes`: nobody's code is in it that might wait, and the caller's thread
-    computes, so its forwards take what they took before.
+    computes, so its forwards take what they took before. `at_once`: its library says that a model may be run by several
+    threads at one time.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Runtime(Protocol):
     outputs: tuple[TensorSpec, ...]
     named_outputs: bool
     only_computes: bool
+    at_once: bool
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model once; whatever it raises is the model's failure."""
@@ -46,6 +48,7 @@ class Around:
         self.outputs = runtime.outputs
         self.named_outputs = runtime.named_outputs
         self.only_computes = runtime.only_computes
+        self.at_once = runtime.at_once
         if isinstance(runtime, UsesThreads):
             self.use_threads = runtime.use_threads
 

@@ -23,7 +23,7 @@ class KerasRuntime:
 
     name = "keras"
     named_outputs = False
-    only_computes = False
+    only_computes = at_once = False
 
     def __init__(self, model: MLmodel, device: Device, allow_code: bool) -> None:
         """Load the model.

@@ -39,6 +39,7 @@ class OnnxRuntime:
     name = "onnx"
     named_outputs = True
     only_computes = True
+    at_once = True
 
     def __init__(self, model: MLmodel, device: Device) -> None:
         """Load the graph.

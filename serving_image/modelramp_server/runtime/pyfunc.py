@@ -26,7 +26,7 @@ class PyfuncRuntime:
 
     name = "pyfunc"
     named_outputs = False
-    only_computes = False
+    only_computes = at_once = False
 
     def __init__(self, model: MLmodel, device: Device) -> None:
         """Load the model.

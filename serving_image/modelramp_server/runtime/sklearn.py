@@ -22,7 +22,7 @@ class SklearnRuntime:
     """An estimator or pipeline. Its `predict` function is the one that MLmodel names."""
 
     name = "sklearn"
-    named_outputs = False
+    named_outputs = at_once = False
 
     def __init__(self, model: MLmodel, device: Device, allow_code: bool) -> None:
         """Load the estimator.

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class TorchRuntime:
     """A module on one device. Its inputs are those of the signature, in that order."""
 
-    named_outputs = False
+    named_outputs = at_once = False
 
     def __init__(self, model: MLmodel, device: Device, allow_code: bool) -> None:
         """Load the module.
