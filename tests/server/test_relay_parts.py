@@ -48,6 +48,8 @@ def test_stables_own_answers() -> None:
         (30.0, 0.0, 0.0, 1.0),  # nothing known yet: a second
         (30.0, 0.5, 0.0, 5.0),  # a candidate without a p99 gets stable's
         (30.0, 0.01, 0.4, 4.0),  # ten times its p99
+        (30.0, 0.01, 0.401, 4.25),  # a little more of it is the same for a while
+        (30.0, 0.01, 0.424, 4.25),
         (3.0, 0.5, 2.0, 0.0),  # not enough for both: no evidence either way
         (3.0, 0.5, 0.6, 1.5),  # half is stable's, however fast it is
         (0.4, 0.001, 0.001, 0.2),
