@@ -21,6 +21,11 @@ from tests.server.test_batching import Doubling
 from tests.server.test_batching_limits import started
 
 
+@pytest.fixture(autouse=True)
+def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelramp_server.batching.model_thread.whole_cpus", lambda: 2)
+
+
 class Helper:
     """Has the thread run whatever comes, and helps it, or not."""
 
@@ -34,7 +39,7 @@ class Helper:
     def run(self, jobs: list[Job], more: bool) -> None:
         raise AssertionError("this is the thread's")
 
-    def helps(self) -> bool:
+    def helps(self, behind: int) -> bool:
         return self.may
 
     def help(self, job: Job) -> None:
@@ -69,7 +74,7 @@ def left(queue: JobQueue) -> list[int]:
 async def test_the_loop_takes_what_has_waited_longest_until_the_thread_keeps_up() -> None:
     helper = Helper()
     queue = queue_of(BEHIND + 2, helper)
-    await turns(20)
+    await turns(30)
     assert helper.helped == [0, 1, 2]
     assert queue.waiting == BEHIND - 1 and left(queue) == list(range(3, BEHIND + 2))
 
@@ -77,12 +82,12 @@ async def test_the_loop_takes_what_has_waited_longest_until_the_thread_keeps_up(
 async def test_one_at_a_time_and_what_came_meanwhile_first() -> None:
     helper = Helper()
     queue = queue_of(BEHIND + 5, helper)
-    await turns(2)
+    await turns(4)
     assert helper.helped == [0]
     queue.submit(job(99))
     await turns(1)
     assert helper.helped == [0], "it has something to do itself"
-    await turns(20)
+    await turns(30)
     assert helper.helped == list(range(7)) and left(queue)[-1] == 99
 
 
@@ -91,7 +96,7 @@ async def test_no_help(helps: bool, rows: int, count: int) -> None:
     """Where it would hold the loop up, or is not needed."""
     helper = Helper(helps)
     queue = queue_of(count, helper, rows)
-    await turns(20)
+    await turns(30)
     assert helper.helped == [] and len(left(queue)) == count
 
 
@@ -107,7 +112,7 @@ async def test_who_has_been_told_is_told_nothing_more() -> None:
     helper.may = True
     for value in range(BEHIND):
         queue.submit(job(value))
-    await turns(20)
+    await turns(30)
     assert helper.helped == [7, 0] and len(told) == 1
     assert queue.waiting == BEHIND - 1
 
@@ -119,7 +124,7 @@ async def test_the_end_stays_the_thread_s() -> None:
     queue.end()
     for value in range(BEHIND):
         queue.submit(job(value))
-    await turns(20)
+    await turns(30)
     assert len(left(queue)) == BEHIND - len(helper.helped)
     assert queue.pull(1, 0.0) is None
 
@@ -167,8 +172,9 @@ async def test_only_what_may_run_twice_at_one_time_does(at_once: bool, monkeypat
     model = AtOnce()
     model.at_once = at_once
     queue = JobQueue(10)
-    await started(model, queue, 1)
-    assert queue.short is not None and queue.short.helps() == at_once
+    await started(model, queue, 8)
+    assert queue.short is not None and queue.short.helps(100) == at_once
+    assert not queue.short.helps(2 * 8 - 1), "it takes them in one pull"
 
 
 async def test_helping_ends_where_forwards_are_not_short(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,10 +183,10 @@ async def test_helping_ends_where_forwards_are_not_short(monkeypatch: pytest.Mon
     queue = JobQueue(10)
     await started(AtOnce(), queue, 1)
     assert queue.short is not None
-    for _ in range(short_forwards.IN_A_ROW):
-        assert queue.short.helps()
-        queue.short.help(job(1))
-    assert not queue.short.helps()
+    assert queue.short.helps(100)
+    queue.short.help(job(1))
+    assert not queue.short.helps(100)
+    assert queue.short.rows([job(1)]) == 1, "a single one that took long says nothing about the rest"
 
 
 async def test_a_forward_beside_that_never_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +200,7 @@ async def test_a_forward_beside_that_never_ends_is_noticed(monkeypatch: pytest.M
                 said.append(thread.trouble())
             return super().predict(inputs)
 
+    monkeypatch.setattr(ModelThread, "_look_at_the_loop", lambda self: None)  # it would end this process
     queue = JobQueue(10)
     thread: ModelThread = await started(Endless(), queue, 1)
     assert queue.short is not None
@@ -239,3 +246,15 @@ def test_a_served_graph_runs_on_both_and_each_forward_is_counted_once(
     after = [server.metric(f"modelramp_{name}_count") for name in ("batch_rows", "queue_wait_seconds")]
     assert "model" in ran and len(set(ran)) == 2, set(ran)
     assert after[0] - before[0] == len(ran) == 200 and after[1] - before[1] == 200
+
+
+@pytest.mark.parametrize(("whole", "threads", "helped"), [(2, 1, True), (1, 1, False), (2, 2, False)])
+async def test_no_help_without_a_cpu_for_it(
+    whole: int, threads: int, helped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelramp_server.batching.model_thread.SHORT", 60.0)
+    monkeypatch.setattr("modelramp_server.batching.model_thread.whole_cpus", lambda: whole)
+    monkeypatch.setattr("modelramp_server.batching.warmup.use_few_threads", lambda *given: threads)
+    queue = JobQueue(10)
+    await started(AtOnce(), queue, 1)
+    assert queue.short is not None and queue.short.helps(100) == helped

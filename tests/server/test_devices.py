@@ -9,7 +9,7 @@ import pytest
 from modelramp_server.runtime import device, mlmodel
 from modelramp_server.runtime.base import DeviceUnavailable
 from modelramp_server.runtime.choice import load
-from modelramp_server.runtime.cpus import cpus
+from modelramp_server.runtime.cpus import cpus, whole_cpus
 from modelramp_server.runtime.device import Placement, place
 from tests.server.served import Served, eventually
 
@@ -98,6 +98,7 @@ def test_threads_follow_the_containers_limit(tmp_path: Path, monkeypatch, files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     assert cpus(tmp_path) == limit
+    assert whole_cpus(tmp_path) == (1 if limit == 2 else limit), "1.5 are enough for one busy thread"
 
 
 def test_onnxruntime_gets_that_many(onnx_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,8 @@ def test_threads_that_bring_little_are_not_used() -> None:
     assert Timed({2: 0.010, 1: 0.010 * WORTH - 0.001}).chosen() == 1
     assert Timed({8: 0.010, 1: 0.009}).chosen() == 1
     assert Timed({8: 0.010, 1: 0.010 * WORTH + 0.001}).chosen() == 8
-    assert Timed({8: SHORT / 8, 1: SHORT}).chosen() == 1, "nobody would notice"
+    assert Timed({2: SHORT / 2, 1: SHORT}).chosen() == 1, "two at one time are as fast"
+    assert Timed({8: SHORT / 8, 1: SHORT}).chosen() == 8
 
 
 def test_what_is_measured_is_what_is_served() -> None:

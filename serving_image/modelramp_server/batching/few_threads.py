@@ -2,7 +2,7 @@
 
 Torch and onnxruntime spread it over all CPUs. To wake threads for each layer of a small network takes about as long as
 the layer, and the CPUs are not idle either: one reads and writes requests. So of brief forwards it is measured what
-threads bring; but where a row takes no more than a millisecond, nobody would notice what they save.
+threads bring. Rows of a millisecond have to gain more by them: two of those may run at one time (short_forwards.py).
 """
 
 import logging
@@ -18,6 +18,7 @@ from modelramp_server.runtime.base import Runtime, UsesThreads
 
 BRIEF = 0.050  # seconds of a full batch's forward; longer ones keep their threads
 WORTH = 1.5  # times as fast, with threads
+WORTH_IF_SHORT = 2.5  # where a row takes SHORT or less with one: more than two forwards at one time bring
 _TIMES = 5
 
 log = logging.getLogger(__name__)
@@ -25,8 +26,8 @@ log = logging.getLogger(__name__)
 
 def use_few_threads(
     runtime: Runtime, batch: list[dict[str, Array]], threads: int, clock: Callable[[], float] = time.monotonic
-) -> None:
-    """Leave a brief model one thread, unless more of them make it `WORTH` times as fast.
+) -> int:
+    """Leave a brief model one thread, unless more of them make it `WORTH` times as fast; returns how many it has.
 
     Args:
         runtime: warm, and spread over its threads.
@@ -39,17 +40,18 @@ def use_few_threads(
         costs = row_costs(runtime, batch, _TIMES, median, clock)
         return costs[worth_the_wait(costs)]
 
-    if not isinstance(runtime, UsesThreads) or runtime.device != "cpu" or threads == 1:
-        return
-    if min(seconds(runtime, batch, clock) for _ in range(2)) > BRIEF:
-        return
+    if not isinstance(runtime, UsesThreads):
+        return 1
+    if runtime.device != "cpu" or threads == 1 or min(seconds(runtime, batch, clock) for _ in range(2)) > BRIEF:
+        return threads
     spread = row()
     runtime.use_threads(1)
     seconds(runtime, batch)
     alone = row()
-    chosen = threads if alone > max(SHORT, WORTH * spread) else 1
+    chosen = threads if alone > (WORTH if alone > SHORT else WORTH_IF_SHORT) * spread else 1
     if chosen != 1:
         runtime.use_threads(chosen)
         seconds(runtime, batch)
     told = "a row takes %.2g ms on one thread and %.2g ms on %d; the model gets %d"
     log.info(told, alone * 1000, spread * 1000, threads, chosen)
+    return chosen

@@ -15,7 +15,7 @@ from modelramp_server.protocol.tensors import Array
 # Of a request's time: what the work before it may take. The rest is for what the estimate does not know.
 _SHARE = 0.7
 LEFT = "left"
-BEHIND = 16  # jobs that wait for the thread: with so many it is slower than the event loop
+BEHIND = 16  # jobs, or two pulls, that wait for the thread: with so many it is slower than the event loop
 _IDLE = 1.0
 _PRESENT: Mapping[str, Any] = {}
 
@@ -62,8 +62,8 @@ class ShortForwards(Protocol):
         """Put outputs or an error into each; `more` says whether others wait."""
         ...
 
-    def helps(self) -> bool:
-        """Whether jobs of one row may run here while the thread runs others."""
+    def helps(self, behind: int) -> bool:
+        """Whether jobs of one row may run here while the thread runs others, and so many wait for it."""
         ...
 
     def help(self, job: Job) -> None:
@@ -185,13 +185,14 @@ class JobQueue:
     def _watch(self) -> None:
         if not self._watching and self.short is not None and self._jobs.qsize() >= BEHIND:
             self._watching = True
-            asyncio.get_running_loop().call_soon(self._help)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._help)  # after the first step of tasks for what is read now
 
     def _help(self) -> None:
         """Run one of the thread's jobs, in a turn of the event loop that brought no new ones: it has the time, then."""
         self._watching = False
-        one_row_each = self._rows == self.waiting
-        if self._new or not one_row_each or self._jobs.qsize() < BEHIND or self.short is None or not self.short.helps():
+        behind, one_row_each = self._jobs.qsize(), self._rows == self.waiting
+        if self._new or not one_row_each or behind < BEHIND or self.short is None or not self.short.helps(behind):
             return
         try:
             job = self._jobs.get_nowait()

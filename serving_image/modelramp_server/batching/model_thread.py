@@ -19,7 +19,7 @@ from modelramp_server.batching.warmup import Warm, warm_up
 from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import TensorSpec
 from modelramp_server.runtime.base import LoadFailed, ModelProblem, Runtime, TakesParams, WarmupFailed, computes_here
-from modelramp_server.runtime.cpus import cpus
+from modelramp_server.runtime.cpus import cpus, whole_cpus
 from modelramp_server.runtime.mlmodel import MLmodel
 
 Message = TypeVar("Message")
@@ -141,7 +141,8 @@ class ModelThread:
         limit = RowLimit(warm.rows, _LONGEST * self._limits.timeout, warm.seconds, warm.costs)
         model = WarmModel(runtime, limit, self._queue, self._observer)
         if computes_here(runtime) and warm.costs.get(1, warm.seconds) <= SHORT and not self._limits.delay:
-            self._beside = Beside(runtime, self._beside_observer) if runtime.at_once else None
+            if runtime.at_once and warm.threads == 1 and whole_cpus() > 1:
+                self._beside = Beside(runtime, self._beside_observer)
             self._queue.short = OnTheLoop(model, self._beside, cpus())
         _tell(loop, watcher.ready, loaded)
         return model

@@ -35,6 +35,7 @@ class OnTheLoop:
         self._clock = clock
         self._away_until = 0.0
         self._long = 0
+        self._no_help_until = 0.0
 
     def rows(self, waiting: Sequence[Job]) -> int:
         """See ShortForwards."""
@@ -52,15 +53,19 @@ class OnTheLoop:
         self._model.answer(jobs, rows, more, lambda done: None)
         self._took(self._clock() - began, rows)
 
-    def helps(self) -> bool:
-        """See ShortForwards."""
-        return self._beside is not None and self._model.held_per_row <= SHORT and not self._is_away()
+    def helps(self, behind: int) -> bool:
+        """See ShortForwards. Less than two pulls are no sign that the thread is behind."""
+        if self._beside is None or behind < 2 * self._model.limit.rows or self._model.held_per_row > SHORT:
+            return False
+        return not self._is_away() and self._clock() >= self._no_help_until
 
     def help(self, job: Job) -> None:
         """See ShortForwards."""
         assert self._beside is not None
-        began = self._clock()
+        began, held = self._clock(), time.thread_time()
         self._beside.answer(job)
+        if time.thread_time() - held > LONG:  # the thread takes rows that are unlike the others
+            self._no_help_until = self._clock() + AWAY
         self._took(self._clock() - began, job.rows)
 
     def _is_away(self) -> bool:

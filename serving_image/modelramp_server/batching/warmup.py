@@ -35,13 +35,15 @@ log = logging.getLogger(__name__)
 class Warm(NamedTuple):
     """What the warm-up found: rows that one forward may take (1: no batching), outputs as the model gave them, the
     seconds of a warm forward of so many rows, what a row takes in one of so many and alone (CPU time, where it computes
-    here; nothing where that would take long), and whether the model fails on more than one row."""
+    here; nothing where that would take long), whether the model fails on more than one row, and the threads that each
+    forward is spread over."""
 
     rows: int
     outputs: tuple[TensorSpec, ...]
     seconds: float
     costs: Mapping[int, float]
     one_row: bool
+    threads: int
 
 
 def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: int, threads: int = 1) -> Warm:
@@ -63,12 +65,13 @@ def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: i
     if reason:
         log.warning("up to %d rows a forward, not %d: %s", rows, batch_size, reason)
     batch = [inputs for inputs, _ in _picked(tried, rows)]
-    use_few_threads(runtime, batch, threads)
+    threads = use_few_threads(runtime, batch, threads)
     took = seconds(runtime, batch)
     clock = time.thread_time if computes_here(runtime) else time.monotonic
     costs = row_costs(runtime, batch, _TIMED, min, clock) if took < _TIMED_UP_TO else {}
     outputs = tuple(_output_spec(name, array) for name, array in tried[0][1].items())
-    return Warm(rows, outputs, took, costs, rows == 1 and not _takes_rows(runtime, tried))
+    one_row = rows == 1 and not _takes_rows(runtime, tried)
+    return Warm(rows, outputs, took, costs, one_row, threads)
 
 
 def _takes_rows(runtime: Runtime, tried: list[_Tried]) -> bool:

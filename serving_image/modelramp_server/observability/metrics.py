@@ -83,6 +83,7 @@ class Metrics:
         self.service = lru_cache(256)(lambda side, target, salt: service.labels(*own, side, target, salt))
         self.shadow_answer = lru_cache(256)(lambda target, salt, result: shadow.labels(*own, target, salt, result).inc)
         self._rows, self._queue_wait = rows, wait
+        self.forwards("")  # told as 0 where another server runs the model
         self._reject = lru_cache(64)(lambda reason: rejects.labels(*own, reason).inc)
         self._net = lru_cache(64)(lambda reason: net.labels(*own, reason).inc)
         self.nonfinite_rows = nonfinite.labels(*own).inc

@@ -14,7 +14,16 @@ def cpus(cgroup: Path = _CGROUP) -> int:
     Args:
         cgroup: where the container's own cgroup is mounted, version 2 or 1.
     """
-    return max(1, math.ceil(min(len(os.sched_getaffinity(0)), _limit(cgroup))))
+    return max(1, math.ceil(_allowed(cgroup)))
+
+
+def whole_cpus(cgroup: Path = _CGROUP) -> int:
+    """The same rounded down: how many threads may be busy all the time and not be stopped for it."""
+    return max(1, math.floor(_allowed(cgroup)))
+
+
+def _allowed(cgroup: Path) -> float:
+    return min(len(os.sched_getaffinity(0)), _limit(cgroup))
 
 
 def _limit(cgroup: Path) -> float:
