@@ -1,13 +1,14 @@
 """A stable server with a split that can be changed, alone and together with a candidate of the same model."""
 
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .bodies import Post
-from .servers import CANDIDATE, START, BenchFailed, Server, Servers, free_port
+from .servers import CANDIDATE, START, BenchFailed, Server, Servers
 
 STABLE, SALT = "aaaaaaaa", "bench"
 _POLL = 0.01
@@ -18,7 +19,7 @@ class Stable:
     """A server with a split file, in front of a candidate at some address."""
 
     def __init__(self, servers: Servers, model: Path, candidate_url: str) -> None:
-        self._file = servers.folder / f"split-{free_port()}"
+        self._file = Path(tempfile.mkdtemp(dir=servers.folder)) / "split"  # new: one found at start is not obeyed
         self._generation = 0
         self.server = servers.modelramp(
             model, STABLE, **{"candidate-url": candidate_url, "traffic-file": str(self._file)}
