@@ -11,9 +11,10 @@ import aiohttp
 import numpy as np
 import pytest
 
-from modelramp_server.batching import jobs, short_forwards
-from modelramp_server.batching.jobs import BEHIND, Job, JobQueue
+from modelramp_server.batching import short_forwards
+from modelramp_server.batching.jobs import Job, JobQueue
 from modelramp_server.batching.model_thread import ModelThread
+from modelramp_server.batching.short_forwards import BEHIND
 from modelramp_server.protocol.tensors import Array
 from modelramp_server.runtime.onnx import OnnxRuntime
 from tests.server.served import Served
@@ -40,7 +41,7 @@ class Helper:
         raise AssertionError("this is the thread's")
 
     def helps(self, behind: int) -> bool:
-        return self.may
+        return self.may and behind >= BEHIND
 
     def help(self, job: Job) -> None:
         self.helped.append(tag(job))
@@ -154,7 +155,7 @@ async def test_each_gets_its_own_answer_whoever_runs_it(monkeypatch: pytest.Monk
     monkeypatch.setattr("modelramp_server.batching.model_thread.SHORT", 60.0)
     monkeypatch.setattr(short_forwards, "SHORT", 60.0)
     monkeypatch.setattr(short_forwards, "TOGETHER", -1.0)  # several are the thread's
-    monkeypatch.setattr(jobs, "BEHIND", 2)
+    monkeypatch.setattr(short_forwards, "BEHIND", 2)
     queue, model = JobQueue(1000), AtOnce()
     await started(model, queue, 3)
     queue.seconds_per_row = 0.0
@@ -172,9 +173,10 @@ async def test_only_what_may_run_twice_at_one_time_does(at_once: bool, monkeypat
     model = AtOnce()
     model.at_once = at_once
     queue = JobQueue(10)
-    await started(model, queue, 8)
+    await started(model, queue, 32)
     assert queue.short is not None and queue.short.helps(100) == at_once
-    assert not queue.short.helps(2 * 8 - 1), "it takes them in one pull"
+    assert not queue.short.helps(2 * 32 - 1), "it takes them in one pull, nearly"
+    assert not queue.short.helps(BEHIND - 1)
 
 
 async def test_helping_ends_where_forwards_are_not_short(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +230,7 @@ def test_a_served_graph_runs_on_both_and_each_forward_is_counted_once(
     monkeypatch.setattr(short_forwards, "SHORT", 60.0)
     monkeypatch.setattr(short_forwards, "LONG", 60.0)
     monkeypatch.setattr(short_forwards, "TOGETHER", -1.0)
-    monkeypatch.setattr(jobs, "BEHIND", 1)
+    monkeypatch.setattr(short_forwards, "BEHIND", 1)
     server: Served = start(lookup_model, batch_size=1)
     ran.clear()
     before = [server.metric(f"modelramp_{name}_count") for name in ("batch_rows", "queue_wait_seconds")]

@@ -15,7 +15,6 @@ from modelramp_server.protocol.tensors import Array
 # Of a request's time: what the work before it may take. The rest is for what the estimate does not know.
 _SHARE = 0.7
 LEFT = "left"
-BEHIND = 16  # jobs, or two pulls, that wait for the thread: with so many it is slower than the event loop
 _IDLE = 1.0
 _PRESENT: Mapping[str, Any] = {}
 
@@ -183,7 +182,7 @@ class JobQueue:
         self._watch()
 
     def _watch(self) -> None:
-        if not self._watching and self.short is not None and self._jobs.qsize() >= BEHIND:
+        if not self._watching and self.short is not None and self.short.helps(self._jobs.qsize()):
             self._watching = True
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._help)  # after the first step of tasks for what is read now
@@ -191,8 +190,8 @@ class JobQueue:
     def _help(self) -> None:
         """Run one of the thread's jobs, in a turn of the event loop that brought no new ones: it has the time, then."""
         self._watching = False
-        behind, one_row_each = self._jobs.qsize(), self._rows == self.waiting
-        if self._new or not one_row_each or behind < BEHIND or self.short is None or not self.short.helps(behind):
+        short, one_row_each = self.short, self._rows == self.waiting
+        if short is None or self._new or not one_row_each or not short.helps(self._jobs.qsize()):
             return
         try:
             job = self._jobs.get_nowait()
@@ -200,7 +199,7 @@ class JobQueue:
             return
         if job is None:
             return self.end()
-        self.short.help(job)
+        short.help(job)
         self.settle([job])
         self._watch()
 

@@ -19,6 +19,7 @@ LONG, IN_A_ROW, AT_ONCE = 0.010, 3, 0.500
 """Seconds: so many forwards here that took so long, one after the other, or one that took the last, send those of the
 next `AWAY` seconds to the thread. A single one may only have waited for a busy machine."""
 AWAY = 10.0
+BEHIND = 16  # jobs that wait for the thread: with so many, and two pulls, it is slower than the event loop
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,10 @@ class OnTheLoop:
         self._took(self._clock() - began, rows)
 
     def helps(self, behind: int) -> bool:
-        """See ShortForwards. Less than two pulls are no sign that the thread is behind."""
-        if self._beside is None or behind < 2 * self._model.limit.rows or self._model.held_per_row > SHORT:
+        """See ShortForwards."""
+        if self._beside is None or behind < max(BEHIND, 2 * self._model.limit.rows):
+            return False
+        if self._model.held_per_row > SHORT:
             return False
         return not self._is_away() and self._clock() >= self._no_help_until
 
