@@ -85,6 +85,7 @@ SCENES = {
     "nothing is asked for": Scene(),
     "pods that do not come": Scene({"progressDeadline": "10m"}, {2: Behaviour(ready_after=math.inf)}),
     "pods under way": Scene(later={2: Behaviour(ready_after=5)}),
+    "too few pods for the load": Scene({"steps": SHORT}, {2: Behaviour(refused_rate=0.6)}),
     "gates": Scene(
         {"gates": GATES}, {4: Behaviour(answer=Inference(500, {"error": "no such column"}, 0.1))}, prepare=runs
     ),

@@ -2,8 +2,13 @@
 
 import pytest
 
+from modelramp.api.base import format_time
+from modelramp.api.status import CandidateStatus, Cause, Phase, StableStatus, Status
+from modelramp.domain.fleet import Limits
 from modelramp.domain.world import Fault
-from tests.unit.simulation import SPEC, Behaviour, Operator, run, serves, serving, spec, until
+from modelramp.engine.fleet import Fleet
+from modelramp.ports import Key
+from tests.unit.simulation import SPEC, Behaviour, Operator, SimulatedWorld, run, serves, serving, spec, until
 
 TEN_MINUTES = 600.0
 UNSCHEDULABLE = Fault("Unschedulable", "no node fits", models_own=False)
@@ -52,3 +57,19 @@ async def test_a_halt_begun_by_a_clock_ahead_ends_all_the_same(halt: str) -> Non
     world.command("resume", f"{world.status['candidate']['revision']}#1")
     await until(world, operator, serves(2))
     assert not world.status["rejected"]
+
+
+async def test_who_stood_in_line_by_a_clock_ahead_is_not_the_last_for_that_long() -> None:
+    world = SimulatedWorld(SPEC)
+    fleet = Fleet(world, Limits(total=1))
+    operator = Operator(world, fleet=fleet)
+    await until(world, operator, serves(1))
+    moving = CandidateStatus(revision="0" * 8, version=2, cause=Cause.ALIAS, salt="", started_at=world.now())
+    stable = StableStatus(revision="1" * 8, version=1, since=world.now())
+    fleet.note(Key("shop", "other"), Status(candidate=moving, stable=stable, phase=Phase.GATING))
+    world.shift_clock(TEN_MINUTES)
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda s: s["reason"] == "Queued")
+    world.shift_clock(-TEN_MINUTES)
+    await operator.step()
+    assert world.status["queuedAt"] <= format_time(world.now())

@@ -84,6 +84,34 @@ async def test_promote_after_a_failure_goes_on_all_the_same() -> None:
     await until(world, operator, serves(2))
 
 
+async def test_promote_after_a_failure_remembers_what_stable_fails() -> None:
+    """At 100 % it gets no requests that would tell."""
+    world, operator = await serving(spec(bake="1m", onFailure="Pause", steps=[{"weight": 10, "hold": "1m"}]))
+    world.behaviours = {1: Behaviour(bad_rate=0.04), 2: Behaviour(bad_rate=0.04)}
+    await until(world, operator, lambda s: s["reason"] == "Holding")
+    await run(world, operator, 30)
+    world.behaviours[2] = Behaviour(bad_rate=0.5)
+    await until(world, operator, lambda s: s["phase"] == "Paused")
+    world.behaviours[2] = Behaviour(bad_rate=0.04)
+    world.command("promote", f"{candidate(world)}#1")
+    await until(world, operator, serves(2))
+
+
+async def test_no_attempt_of_a_revision_has_the_number_of_another() -> None:
+    """An approval that was signed for one fits no other."""
+    world, operator = await serving(spec(onFailure="Pause"))
+    world.behaviours[2] = Behaviour(bad_rate=0.3)
+    await until(world, operator, lambda s: s["phase"] == "Paused")
+    world.command("resume", f"{candidate(world)}#1")
+    await run(world, operator, 3)
+    resumed = world.status["candidate"]["attempt"]
+    world.aliases["prod"] = 1
+    await until(world, operator, serves(1))
+    world.aliases["prod"] = 2
+    status = await until(world, operator, lambda s: "candidate" in s)
+    assert status["candidate"]["attempt"] == resumed + 1
+
+
 async def test_resume_asks_undecided_evidence_again() -> None:
     world, operator = await serving(spec(analysis={"maxDuration": "30s"}))
     world.rps = 2.0
@@ -116,6 +144,14 @@ async def test_steps_edited_to_higher_ones_only_begin_with_the_first() -> None:
     world.edit(rollout={**SPEC["rollout"], "steps": [{"weight": 30, "hold": "5s"}]})
     await until(world, operator, lambda status: status["traffic"]["weight"] != 10)
     assert world.status["traffic"]["weight"] == 30
+
+
+async def test_steps_edited_to_fewer_ones_are_not_taken_for_done() -> None:
+    world, operator = await serving(spec(steps=[{"weight": 10, "hold": "10s"}, {"weight": 50, "hold": "1m"}]))
+    await until(world, operator, lambda s: s["traffic"]["weight"] == 50 and s["evidence"][0]["verdict"] == "Pass")
+    world.edit(rollout={**SPEC["rollout"], "steps": [{"weight": 50, "hold": "24h"}]})
+    await run(world, operator, 120)
+    assert (world.status["reason"], world.status["step"]["index"]) == ("Holding", 0)
 
 
 async def test_a_pause_step_that_is_edited_away_is_over() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelramp.domain.findings import Inference, Tensor
-from tests.unit.simulation import SPEC, Behaviour, Operator, SimulatedWorld, run
+from tests.unit.simulation import SPEC, Behaviour, Operator, SimulatedWorld, run, serves, until
 
 
 def spec(**gates: Any) -> dict[str, Any]:
@@ -122,6 +122,21 @@ async def test_without_a_stable_version_a_comparison_passes_and_says_so() -> Non
         "val_dice is 0.5; there is no stable version to compare with",
     )
     assert "no stable version" in gates(world)["inputs"][1]
+
+
+async def test_a_comparison_that_passed_while_stable_was_down_is_made_once_it_is_back() -> None:
+    world = SimulatedWorld(spec())
+    operator = Operator(world)
+    await until(world, operator, serves(1))
+    world.behaviours = {
+        1: Behaviour(ready_after=float("inf")),
+        2: Behaviour(ready_after=20.0, inputs=(Tensor("renamed", "FP64", (-1, 64)), Tensor("new", "FP64", (-1,)))),
+    }
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda s: "candidate" in s and "no stable version" in gates(world)["inputs"][1])
+    world.behaviours[1] = Behaviour()
+    await until(world, operator, lambda s: bool(s["rejected"]))
+    assert [(version, reason) for version, reason, _ in rejected(world)] == [(2, "GateFailed")]
 
 
 async def test_a_first_version_that_fails_a_gate_does_not_serve_until_it_passes() -> None:

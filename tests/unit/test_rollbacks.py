@@ -309,6 +309,22 @@ async def test_pauses_and_suspension_count_for_no_deadline() -> None:
     await until(world, operator, serves(2))
 
 
+async def test_a_suspension_within_a_pause_is_counted_once() -> None:
+    steps = [{"weight": 10, "hold": "5s"}, {"pause": {}}, {"weight": 50, "hold": "5s"}]
+    world = SimulatedWorld(spec(steps=steps, analysis={"maxDuration": "2m"}))
+    operator = Operator(world)
+    await until(world, operator, serves(1))
+    world.rps = 2.0
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda status: status["phase"] == "Paused")
+    world.edit(suspend=True)
+    await run(world, operator, 3600, tick=5)
+    world.edit(suspend=False)
+    await run(world, operator, 2)
+    world.command("resume", f"{world.status['candidate']['revision']}#1")
+    await until(world, operator, lambda status: status["reason"] == "Inconclusive")
+
+
 async def test_a_candidate_whose_next_pods_never_come_is_given_back_and_tried_again() -> None:
     wanted = spec(steps=[{"weight": 10, "hold": "5s"}, {"weight": 90, "hold": "5s"}])
     wanted["scaling"] = {"replicas": 4}

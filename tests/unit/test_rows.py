@@ -336,3 +336,53 @@ async def test_intent_stands_in_the_status_before_anything_acts_on_it() -> None:
         first, *later = world.writes[begun:] or [""]
         assert not [write for write in later if write.startswith("status")], f"{first} came before the status"
         world.tick(0.5)
+
+
+async def test_a_status_that_was_lost_leaves_no_share_to_a_candidate_behind_a_gate() -> None:
+    wanted = spec(steps=[{"weight": 50, "hold": "10m"}], gates={"tags": [{"name": "validated", "value": "true"}]})
+    world = SimulatedWorld(wanted)
+    world.tags_of = {1: {"validated": "true"}, 2: {"validated": "true"}}
+    operator = Operator(world)
+    await until(world, operator, serves(1))
+    world.aliases["prod"] = 2
+    await until(world, operator, lambda s: s["reason"] == "Holding")
+    del world.tags_of[2]["validated"]
+    world.lose_status()
+    operator = Operator(world)
+    status = await until(world, operator, lambda s: s.get("phase") == "Gating")
+    await run(world, operator, 2)
+    assert status["traffic"]["weight"] == 0
+    assert [pod.weight for pod in world.pods.values() if pod.version == 1] == [0, 0]
+
+
+async def test_a_change_of_the_spec_that_waits_for_its_next_try_is_reconciling() -> None:
+    """To those who deploy by it, "Current" would say that it serves."""
+    world, operator = await serving(SPEC)
+    await until(world, operator, serves(2))
+    world.aliases["next"] = 3
+    world.behaviours[3] = Behaviour(fault=Fault("Unschedulable", "no room", models_own=False))
+    world.edit(model={"name": "digits", "alias": "next"})
+    await until(world, operator, lambda s: "backOff" in s and "candidate" not in s)
+    assert conditions(world)["Reconciling"] == world.status["reason"]
+    status = await until(world, operator, lambda s: "candidate" in s)
+    assert status["candidate"]["cause"] == "Spec", "the same rollout"
+
+
+async def test_a_change_of_the_spec_is_not_observed_while_what_it_supersedes_is_taken_back() -> None:
+    world, operator = await serving(SPEC)
+    await until(world, operator, lambda s: s["reason"] == "Holding")
+    world.edit(server={"warmup": 3})
+    status = await until(world, operator, lambda s: s["phase"] == "Aborting")
+    await operator.step()
+    assert status["observedGeneration"] == 1
+    await until(world, operator, lambda s: (s.get("candidate") or {}).get("cause") == "Spec")
+    await operator.step()
+    assert world.status["observedGeneration"] == 2 and "Reconciling" in conditions(world)
+
+
+async def test_in_the_bake_errors_are_looked_for_whatever_the_alias_names() -> None:
+    world, operator = await serving(spec(bake="1m"))
+    await until(world, operator, lambda s: s["reason"] == "Baking")
+    del world.aliases["prod"]
+    world.behaviours[2] = Behaviour(bad_rate=0.5)
+    await until(world, operator, lambda s: s["traffic"]["weight"] == 0, 30)

@@ -1,5 +1,6 @@
 """Taking over a Service that exists: when, which ones, who fights for it, and how it is given back."""
 
+import asyncio
 import copy
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from modelramp.adapters import other_services
 from modelramp.desired.takeover import returned
+from modelramp.ports import Key, Observation
 from tests.unit.simulation import SPEC, Operator, SimulatedWorld, run, serves, until
 
 ANNOTATION = "modelramp.dev/adopt-service"
@@ -244,6 +246,35 @@ async def test_one_that_is_deleted_by_somebody_is_missed() -> None:
     world.services["classify"] = copy.deepcopy(PLAIN)
     await run(world, operator, 2)
     assert selected(world) == world.status["stable"]["revision"]
+
+
+class Slow(SimulatedWorld):
+    """What it sees may be old when it writes."""
+
+    async def observe(self, key: Key) -> Observation:
+        seen = await super().observe(key)
+        await asyncio.sleep(0)
+        return seen
+
+
+async def test_two_that_take_the_same_one_over_at_once_do_not_fight_for_it() -> None:
+    services = {"classify": copy.deepcopy(PLAIN)}
+    both: list[tuple[Slow, Operator]] = []
+    for name in ("digits", "letters"):
+        world = Slow(SPEC, key=Key("shop", name))
+        world.services = services
+        both.append((world, Operator(world)))
+        await until(*both[-1], serves(1))
+    for world, _ in both:
+        assert world.owner is not None
+        world.owner["metadata"]["annotations"][ANNOTATION] = "classify"
+    for _ in range(20):
+        await asyncio.gather(*(operator.step() for _, operator in both))
+        for world, _ in both:
+            world.tick(0.5)
+    (loser,) = (world for world, _ in both if not adopted(world.status))
+    assert (condition(loser, "ServiceNotAdopted") or {})["reason"] == "ServiceOwned"
+    assert OLD["app"] in services["classify"]["metadata"]["annotations"]["modelramp.dev/before-adoption"]
 
 
 async def test_killed_at_any_write_it_is_taken_over_once_and_remembers_what_was() -> None:

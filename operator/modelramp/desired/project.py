@@ -116,5 +116,11 @@ def hands_over(pod: Pod) -> bool:
     return '"ttl":null' in pod.split
 
 
+def relays(pod: Pod) -> bool:
+    """Requests, or copies of them."""
+    idle = '"weight":0' in pod.split and '"shadow":' not in pod.split
+    return bool(pod.split) and not idle and not hands_over(pod)
+
+
 def _differs(world: World, name: str, value: str) -> bool:
     return any(pod.name == name and pod.split != value for pod in world.pods)

@@ -5,7 +5,7 @@ Each answers True (or False, for in_force) once it has said why, or has moved th
 
 from modelramp.api.spec import OnInconclusive
 from modelramp.api.status import Cause, Phase, Verdict
-from modelramp.domain import analysis, drift, moves
+from modelramp.domain import analysis, drift, errors, moves
 from modelramp.domain.admission import may_rise
 from modelramp.domain.moves import abort, fail, overdue, release, undecided, unresolved
 from modelramp.domain.share import Share, held
@@ -186,6 +186,16 @@ def blind(turn: Turn) -> bool:
     else:
         undecided(turn, message)
     return True
+
+
+def overloaded(turn: Turn) -> bool:
+    """It cannot bear what it is about to be given for good: held, up to a limit."""
+    message = errors.overload(turn)
+    if message and overdue(turn):
+        undecided(turn, message)
+    elif message:
+        turn.say("Overloaded", message)
+    return bool(message)
 
 
 def holding(turn: Turn, share: Share) -> str:

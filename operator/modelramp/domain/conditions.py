@@ -31,6 +31,8 @@ def reconciling(turn: Turn) -> Condition | None:
     candidate = turn.status.candidate
     if candidate is not None and candidate.cause is Cause.SPEC and not _starved(turn):
         return _condition(turn, "Reconciling", turn.status.reason or "Progressing", turn.status.message)
+    if candidate is None and _tried_again(turn):
+        return _condition(turn, "Reconciling", turn.status.reason, turn.status.message)
     if turn.status.stable is None and candidate is None:
         return _condition(turn, "Reconciling", turn.status.reason or "Pending", turn.status.message)
     return None
@@ -129,6 +131,14 @@ def _starved(turn: Turn) -> bool:
     if turn.status.phase is not Phase.PENDING or candidate is None:
         return False
     return turn.over(moves.counted_from(turn), turn.snap.spec.rollout.progress_deadline)
+
+
+def _tried_again(turn: Turn) -> bool:
+    """A rollout that Git caused waits for its next try."""
+    target, back_off = turn.snap.target, turn.status.back_off
+    if target is None or back_off is None or back_off.revision != target.revision:
+        return False
+    return moves.last_cause(turn, target.revision) is Cause.SPEC
 
 
 def _condition(turn: Turn, kind: str, reason: str, message: str, status: str = "True") -> Condition:

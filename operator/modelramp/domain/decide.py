@@ -66,7 +66,7 @@ def suspended(turn: Turn) -> bool:
         return True
     if since is not None:
         turn.set(suspended_since=None)
-        if turn.status.candidate is not None:
+        if turn.status.candidate is not None and turn.candidate.pause is None:  # a pause counts its own time
             moves.idled(turn, since)
     return False
 
@@ -97,9 +97,18 @@ def observed(turn: Turn) -> None:
     """What /scale and people read, and which generation of the spec this status speaks of: one whose model the
     registry has not been heard of yet, or whose rollout waits for its turn, has not been observed."""
     revision = turn.stable_revision
-    heard = isinstance(turn.snap.resolution, Resolved | Unresolved) and not admission.waits(turn)
+    heard = isinstance(turn.snap.resolution, Resolved | Unresolved) and not admission.waits(turn) and not to_come(turn)
     turn.set(
         observed_generation=turn.snap.generation if heard else turn.status.observed_generation,
         replicas=len(turn.world.pods_of(revision)) if revision else 0,
         selector=f"modelramp.dev/revision={revision}" if revision else "",
     )
+
+
+def to_come(turn: Turn) -> bool:
+    """What is asked for has not been begun, while what it supersedes is taken back."""
+    target, status = turn.snap.target, turn.status
+    if target is None or turn.snap.spec.suspend:
+        return False
+    known = {it.revision for it in (status.stable, status.candidate, status.back_off, *status.rejected) if it}
+    return target.revision not in known

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection
 from dataclasses import replace
 
-from modelramp.api.status import EvidenceStatus
+from modelramp.api.status import EvidenceStatus, Verdict
 from modelramp.domain.counts import NOTHING, BadWindow, Counts, dispersion_index, interval
 from modelramp.domain.evidence import EvidenceState, Settings, update
 from modelramp.domain.metric import Memory, refusals_as_bad, report
@@ -20,8 +20,11 @@ candidate, and those that are no evidence because nobody took them.
 
 What comes to mean something else takes another name, so that nobody goes on with another release's counts.
 """
-REFUSED, DISPERSION = "refused", "dispersion"
-"""Noted of stable: the requests that it refused, and the index of dispersion of all that failed, refusals too."""
+REFUSED, DISPERSION, USUAL, LEFT = "refused", "dispersion", "usual", "left"
+"""Noted of stable: the requests that it refused, the index of dispersion of all that failed, refusals too, and the
+share of its requests that it refused before it was relieved of any. Of the candidate: what it left to stable of late.
+"""
+TELLING = 10  # refusals that tell a rate
 
 
 def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) -> tuple[EvidenceStatus, Counts]:
@@ -31,8 +34,7 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) 
     current = {side: {k: count(side, c) for k, c in tally.counters.items()} for side in SIDES}
     born = tally.born
     if before is not None and memory.state == EvidenceState():  # another release has judged what they counted so far
-        judged = Memory.load(before.state, ()).state
-        memory = replace(memory, state=EvidenceState(stable=judged.stable, dispersion=judged.dispersion))
+        memory = replace(Memory.load(before.state, ()).of_stable(), counters=memory.counters)
         born = ()
     fresh = {side: interval(memory.counters[side], current[side], born) for side in SIDES}
     rules = settings(alpha, turn.snap.spec.rollout.analysis.objectives.error_rate)
@@ -46,10 +48,13 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) 
         rules,
         fresh["stable_refused"].requests,
     )
-    noted = memory.noted
+    noted = dict(memory.noted)
+    if USUAL not in noted and not tally.missing:
+        noted[USUAL] = usual(turn)
+    noted[LEFT] = refused.bad / refused.requests if refused.requests else 0.0
     if not blind:
         clustered = dispersion_index(pooled(refusals_as_bad(tally.stable)))
-        noted = {REFUSED: noted.get(REFUSED, 0) + fresh["stable_refused"].requests, DISPERSION: clustered}
+        noted |= {REFUSED: noted.get(REFUSED, 0) + fresh["stable_refused"].requests, DISPERSION: clustered}
     remembered = memory.advance(state, current, noted, turn.world.pods)
     evidence = report(turn, ERRORS, before, state, rules, fresh["candidate"].requests)
     message = evidence.message
@@ -59,15 +64,53 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) 
     return evidence.model_copy(update={"state": remembered, "message": message}), dealt
 
 
-def accepted(judged: str) -> EvidenceState:
-    """What the rollout with this memory has accepted of stable, refusals too: nobody answers in the place of what comes
-    after it."""
-    memory = Memory.load(judged, ())
-    refused = int(memory.noted.get(REFUSED, 0))
+def accepted(turn: Turn) -> EvidenceState:
+    """What this rollout has accepted of stable, refusals too: nobody answers in the place of what comes after it. What
+    stable refused under the whole load counts as if it had gone on."""
+    memory = remembered(turn)
+    usually = min(memory.noted.get(USUAL, 0.0), 0.99)
+    whole = round(memory.state.stable.requests * usually / (1 - usually))
+    refused = max(int(memory.noted.get(REFUSED, 0)), whole)
     return EvidenceState(
         stable=memory.state.stable + Counts(refused, refused),
         dispersion=memory.noted.get(DISPERSION, memory.state.dispersion),
     )
+
+
+def of_stable(turn: Turn) -> EvidenceStatus:
+    """What is known of stable alone, for a candidate beside which it will get no requests that tell more."""
+    state = remembered(turn).of_stable().dump()
+    return EvidenceStatus(metric=ERRORS, verdict=Verdict.INCONCLUSIVE, state=state)
+
+
+def overload(turn: Turn) -> str:
+    """What a candidate that is given everything leaves to stable, where that is more than would be accepted of it once
+    there is nobody to leave it to; empty: it bears the load."""
+    left, usually = remembered(turn).noted.get(LEFT, 0.0), accepted(turn).stable.rate
+    limit = max(turn.snap.spec.rollout.analysis.objectives.error_rate, min(2 * usually, (1 + usually) / 2))
+    return f"the candidate refuses {100 * left:.3g} % of all requests, with all its pods" if left > limit else ""
+
+
+def remembered(turn: Turn) -> Memory:
+    return Memory.load(next((e.state for e in turn.status.evidence if e.metric == ERRORS), ""), ())
+
+
+def usual(turn: Turn) -> float:
+    """Which share of its requests stable has refused so far: of all its life, or in the window of the last hour, if so
+    many came in it as in any other; the smaller one. So an overload of long ago makes it no larger, nor does an hour of
+    many requests. 0 where there were too few to tell."""
+    requests = refused = in_window = refused_in_window = 0.0
+    for metrics in (pod.metrics for pod in turn.world.pods_of(turn.stable_revision) if pod.metrics is not None):
+        own = metrics.splits.values()
+        of_all = sum(c.stable_ok + c.stable_bad + c.stable_refused for c in own)
+        age = max(turn.now.timestamp() - metrics.started, metrics.bad_seconds, 1.0)
+        requests += of_all
+        refused += sum(c.stable_refused for c in own)
+        in_window += of_all * metrics.bad_seconds / age
+        refused_in_window += metrics.failed_sum - metrics.bad_sum
+    if min(refused, refused_in_window) < TELLING or not in_window:
+        return 0.0
+    return min(refused / requests, refused_in_window / in_window)
 
 
 def settings(alpha: float, objective: float) -> Settings:

@@ -124,10 +124,10 @@ def begun(turn: Turn) -> None:
 
 def _take(turn: Turn) -> list[GateStatus]:
     """The answers into status; a gate that has passed is not asked again."""
-    kept = {gate.hash: gate for gate in turn.candidate.gates if gate.state is GateState.PASSED}
+    kept = {gate.hash: gate for gate in turn.candidate.gates if gate.state is GateState.PASSED and gate.hash}
     now = [kept.get(gate.hash) or _judged(turn, gate) for gate in listed(turn.snap.spec.rollout.gates)]
     turn.set(candidate=turn.candidate.model_copy(update={"gates": now}))
-    if any(gate.state is GateState.PASSED and gate.hash not in kept for gate in now):
+    if any(gate.state is GateState.PASSED and gate.hash and gate.hash not in kept for gate in now):
         turn.wake_in(NO_TIME)
         if all(gate.state is GateState.PASSED for gate in now):
             turn.tell("GatePassed", f"version {turn.candidate.version}: {', '.join(gate.name for gate in now)}")
@@ -155,11 +155,14 @@ def _hold(turn: Turn, reason: str, message: str) -> None:
 def _judged(turn: Turn, gate: Gate) -> GateStatus:
     outcome = _judge(turn, gate)
     message = outcome.message[:LONGEST_MESSAGE]
-    return GateStatus(name=gate.name, state=outcome.state, reason=outcome.reason, message=message, hash=gate.hash)
+    comparing = isinstance(gate.wanted, MetricGate | Inputs)
+    kept = "" if comparing and turn.candidate.whole else gate.hash  # asked again once stable is back
+    return GateStatus(name=gate.name, state=outcome.state, reason=outcome.reason, message=message, hash=kept)
 
 
 def _judge(turn: Turn, gate: Gate) -> Outcome:
-    found, alone = turn.snap.findings, turn.status.stable is None or turn.candidate.whole
+    found, down = turn.snap.findings, turn.candidate.whole and not turn.world.ready(turn.stable_revision)
+    alone = turn.status.stable is None or down
     match gate.wanted:
         case MetricGate() as wanted:
             ours, theirs = _or_silent(turn, found.metrics), _or_silent(turn, found.stable_metrics)

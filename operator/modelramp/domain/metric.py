@@ -45,6 +45,10 @@ class Memory:
     def new(cls, sides: Collection[str]) -> "Memory":
         return cls(EvidenceState(), {side: {} for side in sides})
 
+    def of_stable(self) -> "Memory":
+        """Without anything about a candidate."""
+        return Memory(EvidenceState(stable=self.state.stable, dispersion=self.state.dispersion), {}, self.noted)
+
     def advance(self, state: EvidenceState, current: BySide, noted: Mapping[str, float], pods: Collection[Pod]) -> str:
         """Takes over the counters just read, forgets pods that are gone, and returns the dump."""
         names = {pod.name for pod in pods}

@@ -15,7 +15,7 @@ from modelramp.api.status import (
     Rejected,
     StepStatus,
 )
-from modelramp.domain import analysis, drift
+from modelramp.domain import analysis, drift, errors
 from modelramp.domain.approval import STEP_PAUSES
 from modelramp.domain.share import Share, held, in_hand, wanted
 from modelramp.domain.snapshot import Target
@@ -44,7 +44,7 @@ def unresolved(turn: Turn) -> None:
 def begin(turn: Turn, target: Target, phase: Phase, why: Cause | None = None) -> None:
     """A candidate: recorded here first, created by the projection of this status."""
     status = turn.status
-    tried = [h.attempt for h in status.history if h.revision == target.revision and h.action == "CandidateStarted"]
+    tried = [h.attempt for h in status.history if h.revision == target.revision]
     workload = turn.world.workloads.get(turn.stable_revision or "")
     candidate = CandidateStatus(
         revision=target.revision,
@@ -81,10 +81,18 @@ def came_back(turn: Turn, revision: str) -> bool:
 
 def cause(turn: Turn, target: Target) -> Cause:
     """An alias does not change generation; a spec does, and a change of server settings keeps the version."""
-    stable = turn.status.stable
+    stable, back_off = turn.status.stable, turn.status.back_off
+    if back_off is not None and back_off.revision == target.revision:
+        return last_cause(turn, target.revision)  # the same rollout, tried again
     if stable is None or stable.version == target.version or turn.snap.spec.model.alias is None:
         return Cause.SPEC
     return Cause.SPEC if turn.status.observed_generation != turn.snap.generation else Cause.ALIAS
+
+
+def last_cause(turn: Turn, revision: str) -> Cause:
+    """Of the last attempt, as history tells it."""
+    began = (h for h in reversed(turn.status.history) if h.revision == revision and h.action == "CandidateStarted")
+    return next((Cause(h.reason) for h in began), Cause.ALIAS)
 
 
 def enter_step(turn: Turn, index: int, phase: Phase) -> None:
@@ -99,7 +107,8 @@ def step_index(turn: Turn) -> int:
     steps = turn.snap.spec.rollout.steps
     index = turn.status.step.index if turn.status.step else 0
     share = in_hand(turn.status)
-    if index == len(steps) or (index < len(steps) and wanted(steps[index], share) == share):
+    done = index == len(steps) and share == Share(FULL)  # past the last step, not at one of a longer list
+    if done or (index < len(steps) and wanted(steps[index], share) == share):
         return index
     reached = [i for i, step in enumerate(steps) if step.pause is None and wanted(step, share) <= share]
     index = reached[-1] if reached else 0
@@ -178,7 +187,8 @@ def overdue(turn: Turn) -> bool:
 def counted_from(turn: Turn) -> datetime:
     """The start of the attempt, moved by the time in which nothing could go on."""
     candidate = turn.candidate
-    return candidate.started_at + candidate.idle + (turn.now - (candidate.held_since or turn.now))
+    counted = candidate.started_at + candidate.idle + (turn.now - (candidate.held_since or turn.now))
+    return min(counted, turn.now)
 
 
 def account_for_holds(turn: Turn) -> None:
@@ -213,7 +223,9 @@ def afresh(turn: Turn, phase: Phase) -> None:
 def promote(turn: Turn, message: str) -> None:
     """Straight to everything. By command also out of a failure, whose evidence is then no longer asked."""
     if end_pause(turn) and analysis.failed(turn):
+        known = errors.of_stable(turn)
         afresh(turn, Phase.PROMOTING)
+        turn.set(evidence=[known])
     turn.tell("Promoting", message)
     turn.say("Promoting", message)
     enter_step(turn, len(turn.snap.spec.rollout.steps), Phase.PROMOTING)

@@ -12,6 +12,7 @@ from modelramp.domain.checks import (
     in_force,
     judged_bad,
     moved_on,
+    overloaded,
     stable_is_down,
     unnamed,
     waiting_for_pods,
@@ -166,7 +167,7 @@ def paused(turn: Turn) -> None:
 def promoting(turn: Turn) -> None:
     """The candidate takes everything, with stable at hand; then it is stable, its pods untouched."""
     candidate = turn.candidate
-    if moved_on(turn) or broken(turn) or unnamed(turn):
+    if moved_on(turn) or broken(turn) or (not candidate.direct and judged_bad(turn)) or unnamed(turn):
         return
     if stable_is_down(turn):
         return stand_in(turn)
@@ -174,12 +175,12 @@ def promoting(turn: Turn) -> None:
         return come_back(turn)
     if unsplit(turn):
         return commit(turn, UNSUPPORTED) if may_switch(turn) else None
-    if judged_bad(turn) or not in_force(turn, Share(FULL)):
+    if not in_force(turn, Share(FULL)):
         return
     since = turn.status.step.in_force_since if turn.status.step else None
     if since is None or not turn.over(since, turn.snap.spec.rollout.bake):
         return turn.say("Baking", f"version {candidate.version} answers everything, stable at hand")
-    if not blind(turn):
+    if not blind(turn) and not overloaded(turn):
         commit(turn, "StepsDone")
 
 

@@ -30,6 +30,8 @@ def rebase_times(turn: Turn) -> None:
         changes["guard"] = status.guard.model_copy(update={"until": latest, "looked_at": None})
     if status.suspended_since is not None and status.suspended_since > turn.now:
         changes["suspended_since"] = turn.now
+    if status.queued_at is not None and status.queued_at > turn.now:
+        changes["queued_at"] = turn.now
     back_off = status.back_off
     if back_off is not None and back_off.until > turn.now + LONGEST_BACK_OFF:
         changes["back_off"] = back_off.model_copy(update={"until": turn.now + LONGEST_BACK_OFF})

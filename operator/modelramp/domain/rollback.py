@@ -15,7 +15,7 @@ from modelramp.api.status import (
 )
 from modelramp.domain import moves
 from modelramp.domain.counts import NOTHING, Counts, interval
-from modelramp.domain.errors import ERRORS, accepted, count
+from modelramp.domain.errors import accepted, count
 from modelramp.domain.evidence import Settings, update
 from modelramp.domain.metric import NO_SPLIT, Memory, by_container, refusals_as_bad
 from modelramp.domain.snapshot import Target
@@ -44,8 +44,7 @@ def begin_guard(turn: Turn) -> None:
     former, candidate = turn.stable, turn.candidate
     if candidate.direct or not turn.world.ready(former.revision):
         return  # somebody wanted to go back, or there is nothing to go back to
-    judged = next((e.state for e in turn.status.evidence if e.metric == ERRORS), "")
-    memory = Memory(accepted(judged), {SIDE: local_counts(turn, candidate.revision)})
+    memory = Memory(accepted(turn), {SIDE: local_counts(turn, candidate.revision)})
     guard = GuardStatus(
         former=former.revision,
         former_version=former.version,

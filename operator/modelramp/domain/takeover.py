@@ -42,8 +42,8 @@ def _wanted(turn: Turn, held: AdoptedService, found: OtherService | None) -> Ado
 
 
 def _held(turn: Turn, held: AdoptedService, found: OtherService | None) -> AdoptedService:
-    if found is None:
-        return _wanted(turn, AdoptedService(name=held.name), None)
+    if found is None or (found.holder and not found.taken):  # gone, or another ModelDeployment's by now
+        return _wanted(turn, AdoptedService(name=held.name), found)
     if found.taken and not found.selected:
         message = (
             f"{found.manager or 'somebody'} changed spec.selector of Service {found.name}, and it was set again: take "

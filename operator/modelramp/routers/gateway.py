@@ -13,7 +13,7 @@ from modelramp.api.routing import ParentRef, RouterKind
 from modelramp.api.spec import Spec
 from modelramp.api.status import Status
 from modelramp.desired.meta import PORT, Body, Owner
-from modelramp.desired.project import hands_over
+from modelramp.desired.project import relays
 from modelramp.desired.split import split
 from modelramp.domain.metric import NO_SPLIT, by_container, refusals_as_bad
 from modelramp.domain.router import RouteKind, Tally, Trouble
@@ -130,7 +130,7 @@ class Gateway:
         if status.stable is None:
             return {}
         nothing = split(status.traffic.generation, status.stable.revision, 0, "", ttl)
-        return {pod.name: nothing for pod in world.pods_of(status.stable.revision) if _relays(pod)}
+        return {pod.name: nothing for pod in world.pods_of(status.stable.revision) if relays(pod)}
 
 
 def shares(status: Status) -> dict[str, int]:
@@ -206,12 +206,6 @@ def _born(pods: Iterable[Pod], attempt: datetime) -> set[str]:
     """Containers whose server has started since the attempt began."""
     started = ((pod.name, pod.metrics.started) for pod in pods if pod.metrics)
     return {f"{name}@{moment:.0f}" for name, moment in started if moment > attempt.timestamp()}
-
-
-def _relays(pod: Pod) -> bool:
-    """Requests, or copies of them."""
-    idle = '"weight":0' in pod.split and '"shadow":' not in pod.split
-    return bool(pod.split) and not idle and not hands_over(pod)
 
 
 ROUTER = Gateway()
