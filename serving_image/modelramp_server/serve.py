@@ -97,7 +97,8 @@ class Service:
         self.metrics.memory_short.set_function(lambda: int(memory.shedding))
 
     def _requests(self) -> int:
-        return len(self.server.server_state.tasks) + self._hot_path.underway
+        calls = 0 if self.rpc is None else self.rpc.underway
+        return len(self.server.server_state.tasks) + self._hot_path.underway + calls
 
     def _here(self, settings: ServeSettings, name: str, folder: Path | None) -> LocalModel:
         """The model in this process."""

@@ -126,6 +126,40 @@ async def test_the_queue_is_bounded_and_the_deadline_holds_while_the_model_is_st
         await queue.answer(inputs, 1, time.monotonic() + 10, 10)
 
 
+@pytest.mark.parametrize("told", ["its own answer", "that its time is up"])
+async def test_a_request_that_is_cancelled_as_it_is_told_costs_its_mates_nothing(told: str) -> None:
+    queue, inputs = JobQueue(limit=10), {"x": np.array([1])}
+    asked = [asyncio.create_task(queue.answer(inputs, 1, time.monotonic() + 60, 60)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    jobs = queue.pull(3, 0.0) or []
+    for each, one in enumerate(jobs):
+        one.outputs = {"y": np.array([each])}
+    jobs[0].error = OutOfTime(60) if told == "that its time is up" else None
+    asked[0].cancel()
+    queue.settle(jobs)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert [answer["y"].tolist() for answer in answers[1:] if isinstance(answer, dict)] == [[1], [2]]
+    assert (queue.waiting, queue._rows, queue._away) == (0, 0, 0)
+
+
+async def test_a_fault_in_telling_one_request_keeps_nothing_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    queue, told = JobQueue(limit=10), []
+
+    def tell(outputs: dict[str, Array], error: Any) -> None:
+        told.append(error)
+        if len(told) == 1:
+            raise KeyError("a bug")
+
+    for _ in range(3):
+        queue.submit(Job({"x": np.array([1])}, 1, time.monotonic() + 60, 60, tell))
+    await asyncio.sleep(0)
+    queue.settle(queue.pull(3, 0.0) or [])
+    assert told == [None] * 3 and "a bug" in caplog.text
+    assert (queue.waiting, queue._rows, queue._away) == (0, 0, 0)
+
+
 def test_pulling_stops_at_the_rows_and_at_the_end() -> None:
     async def check() -> None:
         queue = JobQueue(limit=10)
@@ -261,6 +295,24 @@ def test_a_request_over_its_own_budget_gets_504(start, lookup_model, monkeypatch
     reply = server.infer({"name": "x", "datatype": "INT64", "shape": [1], "data": [5]}, x_request_timeout="0.05")
     go_on.set()
     assert reply.status == 504 and "0.05 s" in reply.json["error"]
+
+
+def test_a_batch_waits_for_more_only_as_long_as_all_of_its_requests_have(start, lookup_model) -> None:
+    server = start(lookup_model, batch_delay=10)
+    queue = server.service._queue
+    replies = []
+
+    def ask(value: int, seconds: str) -> None:
+        tensor = {"name": "x", "datatype": "INT64", "shape": [1], "data": [value]}
+        replies.append(server.infer(tensor, x_request_timeout=seconds))
+
+    first = threading.Thread(target=ask, args=(3, "30"))
+    first.start()
+    eventually(lambda: queue.waiting == 1 and not queue.depth())
+    ask(4, "3")
+    first.join(30)
+    assert [reply.status for reply in replies] == [200, 200]
+    assert sorted(reply.json["outputs"][0]["data"][0] for reply in replies) == [30.0, 40.0]
 
 
 def test_a_served_model_that_normalises_across_rows_is_not_batched(start, tmp_path) -> None:

@@ -347,11 +347,13 @@ def begin(client: RpcClient, gate: Gate) -> Any:
 
 
 def test_a_full_queue_says_when_to_come_again(start, lookup_model, connect, gate: Gate) -> None:
-    client = connect(start(lookup_model, grpc_port=0, queue_limit=1))
+    server = start(lookup_model, grpc_port=0, queue_limit=1)
+    client = connect(server)
     held = begin(client, gate)
     reply = client.infer(number())
     assert reply.code is Code.UNAVAILABLE and "queue is full" in reply.details
     assert (reply.metadata["retry-after"], reply.metadata["grpc-retry-pushback-ms"]) == ("1", "1000")
+    assert server.metric("modelramp_rejects_total", reason="queue_full") == 1
     gate.go_on.set()
     assert settled(held).code is Code.OK
 
@@ -364,6 +366,7 @@ def test_a_request_that_takes_too_long(start, lookup_model, connect, gate: Gate)
     assert reply.code is Code.DEADLINE_EXCEEDED and "budget of 0.3 s" in reply.details
     assert settled(held).code is Code.DEADLINE_EXCEEDED
     assert server.metric("modelramp_requests_total", route="grpc", code="504") == 2
+    assert server.metric("modelramp_rejects_total", reason="timeout") == 2
     assert server.metric("modelramp_split_requests_total", side="stable", outcome="bad") == 2
 
 
@@ -390,6 +393,7 @@ def test_a_cancelled_call_costs_no_forward(start, lookup_model, connect, gate: G
     assert settled(held).code is Code.OK
     assert client.infer(number(3)).code is Code.OK
     assert 5 not in gate.seen
+    assert server.metric("modelramp_split_requests_total", side="stable", outcome="neutral") == 1
 
 
 def test_while_the_model_loads(start, lookup_model, connect, monkeypatch) -> None:

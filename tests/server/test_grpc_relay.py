@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from modelramp_server.relay.breaker import RUN
 from modelramp_server.rpc.codec import outputs_of
 from tests.server import candidate_stub
 from tests.server.candidate_stub import REVISION, Behaviour, Candidate, answer, says
@@ -135,6 +136,36 @@ def test_a_refusal_that_stable_shares(pair: Pair, client: RpcClient, candidate: 
     reply = client.infer(number(inputs=[tensor("wrong", "INT64", [1], int64_contents=[1])]))
     assert (reply.code, reply.details) == (Code.INVALID_ARGUMENT, "from the candidate")
     assert reply.metadata["x-modelramp-revision"] == REVISION and pair.counted() == {"neutral": 1}
+
+
+def cancelled(client: RpcClient, candidate: Candidate, calls: int) -> None:
+    """So many calls, which the candidate has when they are cancelled."""
+    begun = [client.start(number().SerializeToString()) for _ in range(calls)]
+    eventually(lambda: len(candidate.heads) == calls)
+    for call in begun:
+        call.cancel()
+
+
+def test_calls_that_are_cancelled_hide_no_slow_candidate(pair: Pair, client: RpcClient, candidate: Candidate) -> None:
+    pair.weigh(100)
+    candidate.behave = candidate_stub.hangs
+    cancelled(client, candidate, RUN)
+    eventually(lambda: pair.counted() == {"slow": RUN})
+    assert pair.server.metric("modelramp_relay_breaker_open") == 1
+    assert pair.server.metric("modelramp_relay_inflight") == 0
+    assert pair.server.metric("modelramp_requests_total", route="grpc", code="499") == RUN
+    assert pair.server.metric("modelramp_requests_total", route="grpc") == RUN
+    eventually(lambda: pair.server.service.rpc.underway == 0)
+
+
+def test_a_server_that_stops_waits_for_what_a_cancelled_call_began(
+    pair: Pair, client: RpcClient, candidate: Candidate
+) -> None:
+    pair.weigh(100)
+    candidate.behave = candidate_stub.hangs
+    cancelled(client, candidate, 1)
+    pair.server.stop()
+    assert b'outcome="slow"' in pair.server.service.metrics.render()
 
 
 def test_a_canary_between_two_real_servers(start, lookup_model, sklearn_model, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from modelramp_server.memory import MemoryWatch, container_limit, own_bytes
 from modelramp_server.protocol.errors import ShortOfMemory
-from tests.server.rpc import RpcClient, number
+from tests.server.rpc import RpcClient, number, settled
+from tests.server.served import eventually
+from tests.server.test_grpc import Gate, begin
 
 
 def test_refusing_ends_well_below_where_it_begins() -> None:
@@ -86,3 +88,23 @@ def test_what_is_refused_for_memory_is_stables_refusal(start: Any, lookup_model:
     assert server.metric("modelramp_split_requests_total", side="stable") == 2, "the sender counts those"
     assert server.metric("modelramp_failed_window_sum") == 4
     assert server.metric("modelramp_bad_window_sum") == 0
+
+
+def test_calls_of_grpc_are_requests_too(start: Any, lookup_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    server = start(lookup_model, memory_limit="1Gi", grpc_port=0)
+    memory = server.service.local.memory
+    client = RpcClient(server.grpc_port)
+    try:
+        held = begin(client, gate)
+        memory._read = lambda: 1 << 30
+        eventually(lambda: memory.shedding)
+        refused = client.infer(number())
+        assert refused.code is grpc.StatusCode.UNAVAILABLE and "MEMORY_LIMIT" in refused.details
+        assert server.metric("modelramp_rejects_total", reason="memory") == 1
+        gate.go_on.set()
+        assert settled(held).code is grpc.StatusCode.OK
+        assert client.infer(number()).code is grpc.StatusCode.OK, "the only one is always taken"
+    finally:
+        gate.go_on.set()
+        client.close()

@@ -1,6 +1,7 @@
 """A request on its way through the model, and the bounded queue between those who ask and whoever runs the model."""
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -20,6 +21,8 @@ _PRESENT: Mapping[str, Any] = {}
 
 Outputs = dict[str, Array]
 Done = Callable[[Outputs, ServingError | None], None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -136,6 +139,8 @@ class JobQueue:
         future: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
 
         def done(outputs: Outputs, error: ServingError | None) -> None:
+            if future.done():  # cancelled, and its task has not had its turn yet
+                return
             if error is None:
                 future.set_result(outputs)
             else:
@@ -206,7 +211,10 @@ class JobQueue:
     def _settle(self, jobs: list[Job]) -> None:
         for job in jobs:
             if self._end(job):
-                job.done(job.outputs, job.error)
+                try:
+                    job.done(job.outputs, job.error)
+                except Exception:
+                    log.exception("telling a request its outcome failed")
 
     def _expire(self, job: Job) -> None:
         if self._end(job):
@@ -228,7 +236,7 @@ class JobQueue:
 
         Args:
             rows: rows to stop at.
-            delay: seconds to wait for more once there is one, as long as its own time allows.
+            delay: seconds to wait for more once there is one, as long as the time of all that are there allows.
             idle: called each second without a job.
         """
         while True:
@@ -252,6 +260,8 @@ class JobQueue:
                 break
             pulled.append(job)
             count += job.rows
+            if delay:
+                until = min(until, (time.monotonic() + job.deadline) / 2)
         return pulled
 
     def end(self) -> None:

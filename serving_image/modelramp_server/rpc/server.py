@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 
 import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
@@ -36,6 +37,11 @@ class RpcServer:
             ("grpc.max_connection_age_grace_ms", int((grace + 5) * 1000)),
         ]
 
+    @property
+    def underway(self) -> int:
+        """See InferenceService."""
+        return self._service.underway
+
     async def start(self) -> None:
         """Listen. Exits the process where the port can't be had, as the HTTP server does."""
         self._server = grpc.aio.server(options=self._options)
@@ -52,4 +58,6 @@ class RpcServer:
     async def stop(self) -> None:
         """Send clients away, answer what has come, return."""
         self._health.closed = True
+        end = time.monotonic() + self._grace
         await self._server.stop(self._grace)
+        await self._service.finish(end - time.monotonic())

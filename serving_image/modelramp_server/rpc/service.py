@@ -1,7 +1,8 @@
 """The calls of inference.GRPCInferenceService. Pages are those of REST; ModelInfer goes the way of `/infer`."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import grpc
@@ -10,6 +11,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from modelramp_server.app import App
+from modelramp_server.batching.jobs import LEFT
 from modelramp_server.exchange import RELAYED, Answer, Header, InferenceRequest, error_answer
 from modelramp_server.observability.metrics import Metrics
 from modelramp_server.observability.records import Answering
@@ -54,6 +56,7 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._metrics = metrics
         self._timeout = timeout
         self._admit = admit
+        self._tasks: set[asyncio.Task[Answer]] = set()
         self._local.speak(ROUTE, Rpc(self._local.name, self._local.version))
         model = f"/v2/models/{self._local.name}"
         self._infer_path = f"{model}/infer"
@@ -76,6 +79,16 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
         if handler is None and details.method.startswith(f"/{SERVICE}/"):
             return _refusal(details.method.rpartition("/")[2])
         return handler
+
+    @property
+    def underway(self) -> int:
+        """Inference requests that are not answered yet; those of cancelled calls too."""
+        return len(self._tasks)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for them, so long at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
 
     def is_ready(self) -> bool:
         """Whether the readiness probe would say so."""
@@ -108,29 +121,51 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
             except ServingError as error:
                 return _reply(context, error_answer(error))
         relayed = any(name == RELAYED for name, _ in headers)
+        client: dict[str, Any] = {}
+        work = self._answer(raw, headers, arrived, context.time_remaining(), relayed, client)
         status = CLIENT_GONE
         try:
-            answer = await self._answer(raw, headers, arrived, context.time_remaining(), relayed)
+            answer = await asyncio.shield(self._held(work))
             status = answer.status
+        except asyncio.CancelledError:
+            client[LEFT] = True
+            raise
         finally:
             if not relayed:
                 self._metrics.answered(ROUTE, status, time.monotonic() - arrived)
         return _reply(context, answer)
 
+    def _held(self, work: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:
+        """A task that outlives its call: what was handed to a candidate goes on, and is counted."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     async def _answer(
-        self, raw: bytes, headers: list[Header], arrived: float, remaining: float | None, relayed: bool
+        self,
+        raw: bytes,
+        headers: list[Header],
+        arrived: float,
+        remaining: float | None,
+        relayed: bool,
+        client: dict[str, Any],
     ) -> Answer:
         try:
             self._traffic.admit(count=not relayed)
             message = _parse(pb.ModelInferRequest, raw)
             self._check(message.model_name, message.model_version)
             request = InferenceRequest(ROUTE, self._infer_path, headers, raw, None, arrived, self._budget(remaining))
-            request.translation = ModelInfer(message)
+            request.translation, request.client = ModelInfer(message), client
         except ServingError as error:
             answer = error_answer(error)
             answer.headers += self._local.headers
-            return answer
-        return await self._traffic.answer(request, not message.model_version and not relayed, count=not relayed)
+        else:
+            relayable = not message.model_version and not relayed
+            answer = await self._traffic.answer(request, relayable, count=not relayed)
+        if answer.rejected:
+            self._metrics.rejected(answer.rejected)
+        return answer
 
     def _budget(self, remaining: float | None) -> float:
         if remaining is None:
