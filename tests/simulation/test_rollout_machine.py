@@ -218,9 +218,11 @@ class Rollouts(RuleBasedStateMachine):
     def pods_answer_the_operator(self, reachable: bool) -> None:
         self.world.pods_reachable = reachable
 
-    @precondition(lambda self: self.gateway and self.world.status.get("phase") in ("Ramping", "Promoting"))
-    @rule(weight=st.integers(0, 100), refuses=st.booleans())
-    def others_touch_the_route(self, weight: int, refuses: bool) -> None:
+    @precondition(lambda self: self.gateway)
+    @rule(version=st.integers(2, 4), weight=st.integers(0, 100), refuses=st.booleans())
+    def others_touch_the_route(self, version: int, weight: int, refuses: bool) -> None:
+        """In the middle of a rollout, mostly."""
+        self.release(version, Behaviour(), 10, reachable=True, rps=100.0)
         if refuses:
             self.gateway.refusal = {"Accepted": "no such listener"}
             self._passes(5)
