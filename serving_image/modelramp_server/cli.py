@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+from modelramp_server import listening
 from modelramp_server.observability import logs
 from modelramp_server.runtime.base import ModelProblem
 from modelramp_server.settings import (
@@ -71,6 +72,7 @@ def _run(settings: CommonSettings) -> int:
     if isinstance(settings, FetchSettings):
         fetch.fetch(settings)
     elif isinstance(settings, ServeSettings):
+        listening.check(settings)
         from modelramp_server.serve import serve
 
         serve(settings, fetch.served_folder(settings))

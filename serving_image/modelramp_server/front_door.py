@@ -99,6 +99,8 @@ class FrontDoor:
         if keys is None and tokens is None:
             if settings.rate_limit:
                 raise InvalidSettings("RATE_LIMIT is a rate for each caller: it needs API_KEYS_FILE or JWT_JWKS")
+            if "auth_open" in settings.model_fields_set:
+                raise InvalidSettings("AUTH_OPEN: nothing needs credentials without API_KEYS_FILE or JWT_JWKS")
             return None
         from modelramp_server.security.api_keys import ApiKeys
         from modelramp_server.security.guard import Guard
@@ -126,6 +128,8 @@ class FrontDoor:
     def _build_tokens(self) -> "Tokens | None":
         settings = self._settings
         if not settings.jwt_jwks:
+            if settings.jwt_audience or settings.jwt_issuer:
+                raise InvalidSettings("JWT_AUDIENCE and JWT_ISSUER say which tokens are let in: they need JWT_JWKS")
             return None
         try:
             from modelramp_server.security.jwks import JwksFile, JwksUrl

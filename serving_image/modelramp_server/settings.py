@@ -42,7 +42,9 @@ class InvalidSettings(Exception):
 class CommonSettings(BaseSettings):
     """What `fetch` and `serve` both need."""
 
-    model_config = SettingsConfigDict(protected_namespaces=(), extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        protected_namespaces=(), extra="ignore", env_ignore_empty=True, allow_inf_nan=False
+    )
     address: ClassVar[str]  # the setting that MLFLOW_MODEL_NAME stands in for
 
     model_path: str = Field(

@@ -10,7 +10,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import NameOID
 
 from modelramp_server.front_door import FrontDoor
@@ -50,7 +56,9 @@ def files(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     (tmp_path / "no-set").write_text("{}")
     (tmp_path / "no-keys").write_text("")
-    return {"dir": str(tmp_path), "chain": str(chain), "key": str(key), "other": str(other)}
+    locked, private = tmp_path / "locked", load_pem_private_key(key.read_bytes(), None)
+    locked.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))
+    return {"dir": str(tmp_path), "chain": str(chain), "key": str(key), "other": str(other), "locked": str(locked)}
 
 
 TOKENS = {"jwt_jwks": "https://issuer.example/keys", "jwt_audience": "a", "jwt_issuer": "i"}
@@ -60,6 +68,9 @@ TOKENS = {"jwt_jwks": "https://issuer.example/keys", "jwt_audience": "a", "jwt_i
     ("settings", "parts"),
     [
         ({"rate_limit": 5}, ["RATE_LIMIT", "API_KEYS_FILE", "JWT_JWKS"]),
+        ({"auth_open": "metrics"}, ["AUTH_OPEN", "API_KEYS_FILE", "JWT_JWKS"]),
+        ({"jwt_audience": "me"}, ["JWT_AUDIENCE", "JWT_JWKS"]),
+        ({"api_keys_file": "{dir}/no-keys", "jwt_issuer": "them"}, ["JWT_ISSUER", "JWT_JWKS"]),
         ({"api_keys_file": "{dir}/none"}, ["API_KEYS_FILE", "none"]),
         ({"api_keys_file": "{dir}/bad-keys"}, ["API_KEYS_FILE", "line 1", "hash-key"]),
         ({"api_keys_file": "{dir}/bytes"}, ["API_KEYS_FILE", "no text"]),
@@ -75,6 +86,7 @@ TOKENS = {"jwt_jwks": "https://issuer.example/keys", "jwt_audience": "a", "jwt_i
         ({"tls_cert_file": "{chain}"}, ["TLS_CERT_FILE", "TLS_KEY_FILE", "both"]),
         ({"tls_cert_file": "{other}", "tls_key_file": "{key}"}, ["TLS_CERT_FILE", "mismatch"]),
         ({"tls_cert_file": "{dir}/none", "tls_key_file": "{key}"}, ["TLS_CERT_FILE", "none"]),
+        ({"tls_cert_file": "{chain}", "tls_key_file": "{locked}"}, ["TLS_KEY_FILE", "without a passphrase"]),
         ({"audit_log": "{dir}/no/such/folder"}, ["AUDIT_LOG", "no/such"]),
         ({"payload_log": "{dir}"}, ["PAYLOAD_LOG"]),
     ],

@@ -195,6 +195,31 @@ def test_a_forward_that_never_ends_does_not_outlive_the_grace_period(sleepy: Pro
     assert answers == [504, 504, 504], "each has been told"
 
 
+@pytest.mark.parametrize(
+    ("taken", "flags", "said"),
+    [
+        (
+            "APP_PORT",
+            ["--port={port}"],
+            "APP_PORT ({port}) of APP_HOST (127.0.0.1) can't be had: Address already in use",
+        ),
+        ("GRPC_PORT", ["--port=0", "--grpc-port={port}"], "GRPC_PORT ({port}) of APP_HOST (127.0.0.1) can't be had: "),
+        ("both", ["--port=9", "--grpc-port=9"], "APP_PORT and GRPC_PORT are both 9: each needs its own"),
+        ("nowhere", ["--host=192.0.2.1"], "of APP_HOST (192.0.2.1) can't be had: Cannot assign requested address"),
+        ("nobody", ["--host=no.such.invalid"], "of APP_HOST (no.such.invalid) can't be had: "),
+    ],
+)
+def test_an_address_that_can_not_be_had_is_named(taken: str, flags: list[str], said: str) -> None:
+    """Before a model is fetched for it."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run(
+            "serve", "--model", "models:/none/1", "--host=127.0.0.1", *(flag.format(port=port) for flag in flags)
+        )
+    assert done.returncode == 2 and said.format(port=port) in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_what_is_in_flight_is_finished(start, lookup_model, monkeypatch) -> None:
     go_on, begun = threading.Event(), threading.Event()
     load = serve._load

@@ -16,6 +16,7 @@ from modelramp_server.model_store import registry
 from modelramp_server.model_store.digest import artifact_digest
 from modelramp_server.model_store.failures import RegistryUnavailable
 from modelramp_server.model_store.fetch import fetch
+from modelramp_server.model_store.origin import Registered
 from modelramp_server.settings import FetchSettings
 from tests.server.registry_stub import RegistryStub, registry_stub
 
@@ -126,6 +127,24 @@ def test_a_proxy_that_does_not_answer_is_said_so(tmp_path: Path, monkeypatch) ->
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{closed.getsockname()[1]}")
         with pytest.raises(RegistryUnavailable, match="The proxy stands in HTTPS_PROXY"):
             fetch(wanted(f"https://{ELSEWHERE}", tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("localhost:5000", "write http://localhost:5000"),
+        ("sqlite:////tmp/mlflow.db", "the whole of MLflow (pip install mlflow)"),
+        ("postgresql+psycopg2://db/mlflow", "names a database (postgresql+psycopg2)"),
+    ],
+)
+def test_an_address_that_is_no_tracking_server_says_what_would_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
+    """As far as MLflow's small client is installed."""
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
+    with pytest.raises(RegistryUnavailable) as caught:
+        registry.resolve(Registered("digits", "", "prod"), address)
+    assert said in str(caught.value)
 
 
 def test_a_login_in_the_address_is_told_to_nobody(tmp_path: Path) -> None:

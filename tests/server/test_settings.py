@@ -51,6 +51,8 @@ def test_sizes_for_people(size: int, text: str) -> None:
         (["serve", "--model", "m"], {"MAX_WORKERS": "none"}, ["MAX_WORKERS (--max-workers) is 'none'"]),
         (["serve", "--model", "m"], {"MEMORY_LIMIT": "2GB"}, ["MEMORY_LIMIT", "'2GB'", "such as 2Gi"]),
         (["serve", "--model", "m"], {"MEMORY_LIMIT": "-1"}, ["MEMORY_LIMIT", "such as 2Gi"]),
+        (["serve", "--model", "m", "--request-timeout", "inf"], {}, ["REQUEST_TIMEOUT", "'inf'", "finite number"]),
+        (["serve", "--model", "m"], {"DRAIN_DELAY": "1e400"}, ["DRAIN_DELAY", "finite number"]),
         (["serve", "--model", "m"], {"LOG_LEVEL": "loud"}, ["LOG_LEVEL", "'debug', 'info', 'warning' or 'error'"]),
         (["serve", "--model", "m"], {"ALLOW_CODE": "perhaps"}, ["ALLOW_CODE", "'perhaps'", "boolean", "false"]),
         (["serve", "--model", "m"], {"MLFLOW_MODEL_NAME": "a", "MODEL_VERSION": "3"}, ["MODEL_PATH", "unset one"]),

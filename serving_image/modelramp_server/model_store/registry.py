@@ -4,7 +4,10 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
+from textwrap import shorten
 from typing import Any
+from urllib.parse import urlsplit
 
 from modelramp_server.model_store.failures import ModelNotFound, RegistryUnavailable
 from modelramp_server.model_store.origin import Registered, without_login
@@ -20,6 +23,9 @@ _LIMITS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _LOGIN = re.compile(r"//[^/@\s]+@")
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/|$)")
+_DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
+_LONGEST = 500  # characters of what an error says
 NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}
 
 
@@ -75,8 +81,20 @@ def tracking_server(tracking_uri: str) -> TrackingServer | None:
 
 
 def connect(tracking_uri: str) -> None:
-    """Point MLflow's client at the registry."""
+    """Point MLflow's client at the registry.
+
+    Raises:
+        RegistryUnavailable: it can't be one.
+    """
     _set_limits()
+    scheme = urlsplit(tracking_uri).scheme
+    if _HOST_AND_PORT.match(tracking_uri):
+        raise RegistryUnavailable(f"MLFLOW_TRACKING_URI is {tracking_uri}; write http://{tracking_uri}")
+    if scheme.partition("+")[0] in _DATABASES and find_spec("sqlalchemy") is None:
+        raise RegistryUnavailable(
+            f"MLFLOW_TRACKING_URI names a database ({scheme}): that needs the whole of MLflow (pip install mlflow), or "
+            "an `mlflow server` before it, whose address is named instead"
+        )
     import mlflow
 
     mlflow.set_tracking_uri(tracking_uri)
@@ -93,7 +111,7 @@ def line(error: BaseException) -> str:
     """What an error says, on one line, with what would help where that is known."""
     chain = list(causes(error))
     said = chain[-1] if isinstance(chain[-1], OSError) else error  # at the bottom: what the network said
-    text = _LOGIN.sub("//", " ".join(str(said).split()) or type(said).__name__)[:300]
+    text = shorten(_LOGIN.sub("//", str(said)) or type(said).__name__, _LONGEST, placeholder=" ...")
     names = {type(cause).__name__ for cause in chain}
     if names & {"SSLError", "SSLCertVerificationError"}:
         text += ". REQUESTS_CA_BUNDLE names the file of a CA of your own"

@@ -41,4 +41,9 @@ class Certificate:
 
     def _check(self) -> None:
         """On a context of its own: one that is handed a key of another certificate is left half changed."""
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.key)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.key, _no_passphrase)
+
+
+def _no_passphrase() -> str:
+    """Asked for, OpenSSL would read it from the terminal."""
+    raise OSError("the key is encrypted; write it without a passphrase (openssl pkey -in KEY -out NEW)")
