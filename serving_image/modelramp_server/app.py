@@ -101,8 +101,8 @@ class App:
             if request.accepts:
                 answer = await self.local.encoded(answer, request)
             answer.identify(request_id)
-            await respond(send, answer, self.closing)
             self._count(route, relayed, answer, started)
+            await respond(send, answer, self.closing)
 
     def _count(self, route: str, relayed: bool, answer: Answer, started: float) -> None:
         if answer.rejected:

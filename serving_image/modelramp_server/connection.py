@@ -81,7 +81,31 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _feed(self, data: bytes) -> None:
-        super().data_received(data)
+        try:
+            while data:
+                data = self._parsed(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self._refuse(b"400 Bad Request", b"the bytes received are no valid HTTP request")
+
+    def _parsed(self, data: bytes) -> bytes:
+        """Feed the parser, and say what it is to be fed next. It ends a request to upgrade with its head; nobody is
+        upgraded here (RFC 9110, 7.8), so it reads that head again without the wish, and then the body."""
+        parser = self.parser
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade as wish:
+            if parser.get_method() == b"CONNECT":
+                raise httptools.HttpParserError("this is no proxy") from None
+            first = b"%b %b HTTP/%b" % (parser.get_method(), self.url, parser.get_http_version().encode())
+            lines = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+            self._begin_parsing()
+            return b"\r\n".join([first, *lines]) + _END_OF_HEAD + data[wish.args[0] :]
+        return b""
+
+    def _begin_parsing(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
 
     def _is_large_body(self, more: Body, data: bytes, begins: bool) -> bool:
         """Whether much of a request's body is still to come, after this; it is read elsewhere then, and so are those of
@@ -105,6 +129,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Called by the parser. The exchange that uvicorn makes has not begun yet."""
+        if self.parser.should_upgrade():  # see _parsed
+            return
         exchange = self._hot()
         if exchange is not None:
             self.cycle = exchange
@@ -126,11 +152,14 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
+        if self.parser.should_upgrade():
+            return
         self._between = True
         if type(self.cycle) is Exchange:
             self.cycle.more_body = False
             self._whole = self.cycle
             return
+        self.cycle.more_body = False  # uvicorn leaves it where the answer is complete
         super().on_message_complete()
         self.scope["state"][WHOLE] = True
 
@@ -138,8 +167,7 @@ class Connection(HttpToolsProtocol):
         """See large_body.Reader. Of a body whose head it has seen the parser does not see the end; another one begins
         with the next request."""
         if not self._between:
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            self._begin_parsing()
             self._between = True
         exchange: Exchange = self.cycle
         exchange.more_body = False
@@ -185,10 +213,6 @@ class Connection(HttpToolsProtocol):
         elif self.scope is not None:
             self.scope["state"][LEFT] = True
         super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn's parser: `{"error": ...}`, as everything else is."""
-        self._refuse(b"400 Bad Request", b"the bytes received are no valid HTTP request")
 
     def waits_for(self) -> tuple[str, object] | None:
         """What the client owes (slow_clients.py): to take its answer, or a request's head or body."""

@@ -72,7 +72,8 @@ class Translation(Protocol):
 class InferenceRequest:
     """An inference request, whole, as it came. Times are of the monotonic clock, in seconds.
 
-    `body` is memory where it is large and has raw numbers in it: to copy them takes longer than to use them.
+    `whole` is when all of it had come, 0 where that is when it arrived. `body` is memory where it is large and has raw
+    numbers in it: to copy them takes longer than to use them.
     `content_type` is in lower case, without its parameters, b"" where the client names none; `encoding` is the coding
     that the body is in, `limit` the bytes that it may have without it; `accepts` is the coding to answer in; `client`
     has a key LEFT once it has gone.
@@ -89,6 +90,7 @@ class InferenceRequest:
     encoding: bytes = b""
     accepts: bytes = b""
     limit: int = 0
+    whole: float = 0.0
     translation: Translation | None = None
     client: MutableMapping[str, Any] = field(default_factory=dict)
 
@@ -100,18 +102,9 @@ class InferenceRequest:
     def again(self) -> InferenceRequest:
         """Another one with the same head, which comes now."""
         return InferenceRequest(
-            self.route,
-            self.path,
-            self.headers,
-            b"",
-            self.header_length,
-            time.monotonic(),
-            self.budget,
-            self.content_type,
-            self.encoding,
-            self.accepts,
-            self.limit,
-        )
+            self.route, self.path, self.headers, b"", self.header_length, time.monotonic(), self.budget,
+            self.content_type, self.encoding, self.accepts, self.limit,
+        )  # fmt: skip
 
     def as_rest(self) -> InferenceRequest:
         """What the candidate is asked."""
@@ -216,6 +209,7 @@ async def read_request(
         request.body = await _read_body(receive, payload_limit)
     else:
         request.body = await _read_body_within(timeout, receive, payload_limit)
+    request.whole = time.monotonic()
     return request
 
 

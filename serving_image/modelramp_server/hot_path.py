@@ -8,7 +8,6 @@ keeps the rest. What takes long (a candidate, images, large or compressed JSON) 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -25,13 +24,13 @@ from modelramp_server.exchange import (
     error_answer,
     request_of,
 )
-from modelramp_server.local_model import LocalModel
+from modelramp_server.local_model import LocalModel, failure_answer
 from modelramp_server.observability.metrics import Metrics
 from modelramp_server.protocol.compression import SMALLEST
 from modelramp_server.protocol.errors import ServingError
 from modelramp_server.relay.traffic import Dealt, Traffic
 
-log = logging.getLogger(__name__)
+_KEPT = 4096  # bytes of a body that has been answered
 
 
 class Client(Protocol):
@@ -81,7 +80,7 @@ class HotPath:
             return None
         found = dict(headers)
         length = found.get(b"content-length", b"")
-        if not length.isdigit() or b"transfer-encoding" in found or b"upgrade" in found:
+        if not length.isdigit() or b"transfer-encoding" in found:
             return None
         try:
             request = request_of(found, headers, route[0], route[1], self._payload_limit, self.timeout, {})
@@ -148,6 +147,7 @@ class Exchange:
     def begin(self, body: Body | None = None) -> None:
         """The body is whole: this, or what has come in parts."""
         request, path, parts = self.request, self._path, self.parts
+        request.whole = time.monotonic()
         request.body = body if body is not None else parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         try:
@@ -162,7 +162,7 @@ class Exchange:
                 )
             )  # fmt: skip
         except Exception as error:
-            self._own(_failure(error))
+            self._own(failure_answer(error))
 
     def give_up(self) -> None:
         """The body has not come in time."""
@@ -185,21 +185,21 @@ class Exchange:
                 return path.background(self._encoded(outputs))
             self._own(path.local.encode(request, decoded, outputs))
         except Exception as failure:
-            self._own(_failure(failure))
+            self._own(failure_answer(failure))
 
     async def _encoded(self, outputs: Outputs) -> None:
         assert self._decoded is not None
         try:
             answer = await self._path.local.encoded_beside(self.request, self._decoded, outputs)
         except Exception as failure:
-            answer = _failure(failure)
+            answer = failure_answer(failure)
         self._own(answer)
 
     async def _in_a_task(self) -> None:
         try:
             answer = await self._path.traffic.answer_dealt(self.request, self._dealt, not self._relayed)
         except Exception as failure:
-            answer = _failure(failure)
+            answer = failure_answer(failure)
         self._answered(answer)
 
     def _own(self, answer: Answer) -> None:
@@ -230,8 +230,12 @@ class Exchange:
             metrics.answered(request.route, answer.status, time.monotonic() - request.arrived)
 
     def _over(self) -> None:
+        """The connection keeps this for its head. (The shadower may hold the request.)"""
         self._path.underway -= 1
         self.response_complete = True
+        self._decoded = None
+        if len(self.request.body) > _KEPT:
+            self.request = self.request.again()
 
 
 class _Nobody:
@@ -242,10 +246,3 @@ class _Nobody:
 
 
 _NOBODY_WAITS = _Nobody()
-
-
-def _failure(error: Exception) -> Answer:
-    if isinstance(error, ServingError):
-        return error_answer(error)
-    log.error("answering a request failed", exc_info=error)
-    return error_answer(ServingError(500, "the server failed to answer; its log says why"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -72,7 +73,7 @@ class HttpServer(uvicorn.Server):
                 proxy_headers=False,
                 log_config=None,
                 timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=max(1, round(timeout)),
+                timeout_graceful_shutdown=math.ceil(timeout),
                 backlog=2048,
                 ssl_certfile=certificate.chain if certificate else None,
                 ssl_keyfile=certificate.key if certificate else None,

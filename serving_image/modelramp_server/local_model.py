@@ -1,6 +1,7 @@
 """This pod's own model as the event loop sees it: loading, ready or failed; and how it answers a request."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ from modelramp_server.runtime.base import ModelProblem
 # Bytes from which parsing and writing JSON leaves the event loop.
 _OFF_LOOP = 256 * 1024
 _COMPRESSED_OFF_LOOP = 32 * 1024
+
+log = logging.getLogger(__name__)
 
 
 class Asked(Protocol):
@@ -95,13 +98,13 @@ class LocalModel:
         """Decode, queue, encode."""
         try:
             answer = await self._infer(request)
-        except ServingError as error:
-            answer = error_answer(error)
+        except Exception as error:
+            answer = failure_answer(error)
         return self.signed(request, answer)
 
     def signed(self, request: InferenceRequest, answer: Answer) -> Answer:
         """The answer, with who gave it and how long that took."""
-        answer.service = time.monotonic() - request.arrived
+        answer.service = time.monotonic() - (request.whole or request.arrived)
         answer.headers += self.headers
         answer.headers.append((b"server-timing", b"service;dur=%.3f" % (answer.service * 1000)))
         return answer
@@ -184,3 +187,11 @@ class LocalModel:
 
     async def _beside(self, call: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._encoders, call)
+
+
+def failure_answer(error: Exception) -> Answer:
+    """What is answered where that went wrong; a fault of the server's own is told in its log only."""
+    if isinstance(error, ServingError):
+        return error_answer(error)
+    log.error("answering a request failed", exc_info=error)
+    return error_answer(ServingError(500, "the server failed to answer; its log says why"))

@@ -21,6 +21,8 @@ class OneWrite(RequestResponseCycle):
 
     async def send(self, message: Any) -> None:
         """Called by the application."""
+        if self.transport.is_closing():  # uvicorn tells its newest exchange only
+            self.disconnected = True
         if self._head:
             head, self._head = self._head, b""
             body = message.get("body", b"")

@@ -3,7 +3,9 @@
 import gzip
 import json
 import socket
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,22 @@ def test_of_large_bodies_too(wire: socket.socket, server: Served, monkeypatch: p
     assert ask(binary(rows, 7)) + ask(binary(rows, 8)) + ask(binary(rows + 1, 9)) == [{70.0}, {80.0}, {90.0}]
     assert server.metric("modelramp_requests_total", route="infer", code="200") == 9
     assert hot_path.underway == 0
+
+
+def test_no_body_that_has_been_answered_is_kept(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or connections that wait would hold the memory for want of which requests are refused."""
+    bodies: list[weakref.ref[Any]] = []
+    local = server.service.local
+    decode = local.decode
+    monkeypatch.setattr(local, "decode", lambda request: bodies.append(weakref.ref(request.body)) or decode(request))
+    with ExitStack() as clients:
+        for value in (1, 2, 3):
+            wire = clients.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            for _ in range(2):
+                wire.sendall(binary(LARGE, value))
+                assert set(values(Reader(wire).answer())) == {10.0 * value}
+        assert len(bodies) == 6
+        eventually(lambda: all(each() is None for each in bodies))
 
 
 HEAD = len(request(body(1))) - len(body(1))
@@ -339,6 +357,28 @@ def test_a_fault_of_the_servers_own_is_one_500_and_told_in_the_log(
     assert status == 500 and "log" in said["error"] and "a bug" in caplog.text
     wire.sendall(request(body(3)))
     assert values(Reader(wire).answer()) == [30.0], "the connection goes on"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request(body(3)),
+        request(body(3), path=INFER + "?by=asgi"),
+        request(gzip.compress(body(3)), "content-encoding: gzip"),
+    ],
+    ids=["here", "by ASGI", "in a task"],
+)
+def test_a_fault_of_the_servers_own_is_counted_as_stables(
+    server: Served, wire: socket.socket, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(server.service.local, "encode", None)
+        wire.sendall(sent)
+        status, headers, said = Reader(wire).answer()
+    assert (status, headers["x-modelramp-revision"]) == (500, OWN) and "log" in said["error"]
+    assert server.metric("modelramp_requests_total", route="infer", code="500") == 1
+    assert server.metric("modelramp_split_requests_total", side="stable", outcome="bad") == 1
+    assert server.metric("modelramp_bad_window_sum") == 1
 
 
 def test_a_large_body_is_refused_by_its_length(start, lookup_model) -> None:

@@ -21,6 +21,7 @@ from modelramp_server import serve
 from modelramp_server.protocol.tensors import Array
 from tests.server import models
 from tests.server.served import Reply, eventually, exchange
+from tests.server.upstream_stub import UpstreamStub
 
 INFER = "/v2/models/digits/infer"
 COMMAND = [sys.executable, "-m", "modelramp_server"]
@@ -250,6 +251,25 @@ def test_what_is_in_flight_is_finished(start, lookup_model, monkeypatch) -> None
     go_on.set()
     slow.join(30)
     assert statuses == [200]
+
+
+def test_what_is_in_flight_has_all_of_its_time(start) -> None:
+    """Also where that is no whole number of seconds."""
+    stub = UpstreamStub()
+    try:
+        server = start(None, upstream=stub.url, request_timeout=1.4)
+        stub.infer = lambda *request: stub.let_go.wait(20) and None
+        stub.asked.clear()
+        tensor = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [3.0, 4.0]}
+        statuses: list[int] = []
+        slow = threading.Thread(target=lambda: statuses.append(server.infer(tensor).status))
+        slow.start()
+        eventually(lambda: bool(stub.asked))
+        server.service.server.should_exit = True
+        slow.join(30)
+        assert statuses == [504], "each has been told"
+    finally:
+        stub.stop()
 
 
 def test_a_model_stuck_in_its_warm_up_does_not_hold_the_process(lookup_model, tmp_path) -> None:

@@ -106,6 +106,21 @@ def test_a_request_whose_client_has_gone_is_not_computed(begin: Callable[..., Se
     assert server.metric("modelramp_split_requests_total", outcome="neutral") == 1
 
 
+def test_a_request_whose_client_left_with_another_behind_it_is_counted(
+    begin: Callable[..., Served], gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = begin()
+    asked = head(len(body(HELD))).replace(b"/infer", b"/infer?by=asgi") + body(HELD)
+    with connect(server) as leaving:
+        leaving.sendall(asked + asked)
+        assert gate.reached.wait(30)
+    eventually(lambda: not conns(server))
+    gate.open.set()
+    eventually(lambda: server.metric("modelramp_requests_total", route="infer", code="200") == 1)
+    assert server.metric("modelramp_split_requests_total", side="stable", outcome="ok") == 1
+    assert "Exception in ASGI" not in caplog.text
+
+
 def test_a_full_queue_refuses_before_it_decodes(begin: Callable[..., Served], gate: Gate) -> None:
     server = begin(queue_limit=1)
     first, answers = in_background(lambda: server.call("POST", INFER, body(HELD)))
@@ -171,6 +186,16 @@ def test_heads_and_trailers_are_bounded(start: Any, lookup_model: Path) -> None:
         for _ in range(100_000):
             endless.sendall(b"x-more: " + b"x" * 1000 + b"\r\n")
     assert server.call("POST", INFER, body(2)).status == 200
+
+
+def test_a_head_is_bounded_too_after_a_body_that_came_behind_its_answer(start: Any, lookup_model: Path) -> None:
+    server = start(lookup_model, payload_limit=100_000)
+    with connect(server) as endless:
+        endless.sendall(b"POST /ping HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n")
+        assert read_answer(endless).startswith(b"HTTP/1.1 405")
+        endless.sendall(b"0123456789POST /ping HTTP/1.1\r\n")
+        send_until_refused(endless, b"x-more: " + b"x" * 1000 + b"\r\n")
+        assert endless.recv(4096).startswith(b"HTTP/1.1 431")
 
 
 def send_until_refused(sender: socket.socket, line: bytes) -> None:

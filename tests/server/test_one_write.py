@@ -26,6 +26,9 @@ class Wire:
     def close(self) -> None:
         self.closed = True
 
+    def is_closing(self) -> bool:
+        return self.closed
+
 
 def exchange(kind: type[RequestResponseCycle], wire: Wire, method: str = "POST", keep_alive: bool = True) -> Any:
     unused: Any = None

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
-from modelramp_server import serve
+from modelramp_server import exchange, hot_path, serve
+from modelramp_server.exchange import InferenceRequest, request_of
 from modelramp_server.protocol import v2
 from modelramp_server.protocol.errors import BadRequest
 from modelramp_server.protocol.tensors import from_bytes, from_json, to_bytes, to_json
@@ -195,6 +197,39 @@ def test_metrics_carry_the_contracts_series(start, lookup_model) -> None:
     samples = [line for line in text.splitlines() if line.startswith("modelramp_")]
     own = ('model="digits"', 'version="3"', f'revision="{OWN}"')
     assert samples and all(label in line for line in samples for label in own)
+
+
+@pytest.fixture
+def slow_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what a server notes, 100 s lie between the head of a request and its body."""
+
+    def long_ago(*arguments: Any) -> InferenceRequest:
+        request = request_of(*arguments)
+        request.arrived -= 100
+        return request
+
+    for module in (exchange, hot_path):
+        monkeypatch.setattr(module, "request_of", long_ago)
+
+
+@pytest.mark.parametrize("query", ["", "?by=asgi"])
+def test_an_upload_is_no_service_time(start, lookup_model, slow_upload, query: str) -> None:
+    server = start(lookup_model, request_timeout=1000)
+    tensor = {"name": "x", "datatype": "INT64", "shape": [1], "data": [1]}
+    reply = server.call("POST", "/v2/models/digits/infer" + query, {"inputs": [tensor]})
+    assert reply.status == 200
+    assert float(reply.headers["server-timing"].removeprefix("service;dur=")) < 100_000
+    assert 0 < server.metric("modelramp_split_service_seconds_sum", side="stable") < 100
+
+
+@pytest.mark.parametrize("query", ["", "?by=asgi"])
+def test_a_budget_spent_on_the_upload_is_no_fault_of_stables(start, lookup_model, slow_upload, query: str) -> None:
+    server = start(lookup_model)
+    tensor = {"name": "x", "datatype": "INT64", "shape": [1], "data": [1]}
+    assert server.call("POST", "/v2/models/digits/infer" + query, {"inputs": [tensor]}).status == 504
+    assert server.metric("modelramp_split_requests_total", side="stable", outcome="neutral") == 1
+    assert server.metric("modelramp_split_requests_total", side="stable") == 1
+    assert server.metric("modelramp_bad_window_sum") == server.metric("modelramp_failed_window_sum") == 0
 
 
 def test_relayed_requests_are_left_to_the_sender_to_count(start, lookup_model) -> None:

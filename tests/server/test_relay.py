@@ -122,6 +122,18 @@ def test_whatever_the_candidate_does_stable_answers(
     assert pair.server.metric("modelramp_relay_inflight") == 0
 
 
+@pytest.mark.parametrize("told", ["1.2.3", ".", "9" * 400, "1e3", "soon", ""])
+def test_a_service_time_that_is_none_costs_nobody_an_answer(pair: Pair, candidate: Candidate, told: str) -> None:
+    """What the exchange took is counted then."""
+    pair.weigh(100)
+    candidate.behave = says(answer(extra=f"server-timing: service;dur={told}\r\n"))
+    reply = pair.server.call("POST", INFER, TWO)
+    assert (reply.status, reply.body) == (200, BODY)
+    assert pair.counted() == {"ok": 1}
+    took = pair.server.metric("modelramp_split_service_seconds_sum", side="candidate")
+    assert 0 < took < 4 and took != 0.001
+
+
 def test_a_refused_connection_is_no_evidence(pair: Pair, candidate: Candidate) -> None:
     pair.weigh(100)
     candidate.refuse()

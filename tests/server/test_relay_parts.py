@@ -40,6 +40,9 @@ def test_stables_own_answers() -> None:
     assert [judge_local(status) for status in (200, 400, 500, 503)] == [
         Outcome.OK, Outcome.NEUTRAL, Outcome.BAD, Outcome.REFUSED,
     ]  # fmt: skip
+    assert [judge_local(status, late=True) for status in (200, 400, 500, 503, 504)] == [
+        Outcome.OK, Outcome.NEUTRAL, Outcome.BAD, Outcome.NEUTRAL, Outcome.NEUTRAL,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

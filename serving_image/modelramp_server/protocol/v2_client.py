@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import orjson
 
-from modelramp_server.protocol.tensors import DTYPES, Array, datatype_of, from_bytes, reshape, to_bytes
+from modelramp_server.protocol.tensors import DTYPES, Array, datatype_of, from_bytes, from_json, reshape, to_bytes
+
+_LACKING = ("NaN", "Infinity", "-Infinity")  # numbers that JSON lacks, as they are written
 
 
 def request(inputs: Mapping[str, Array]) -> tuple[bytes, int]:
@@ -35,10 +36,21 @@ def outputs(entries: Sequence[dict[str, Any]], tail: memoryview) -> Iterator[tup
     for entry in entries:
         size = entry.get("parameters", {}).get("binary_data_size")
         if size is None:
-            array = np.asarray(entry["data"], dtype=DTYPES[entry["datatype"]])
+            array = values(entry["data"], entry["datatype"], entry["name"])
         else:
             array = from_bytes(tail[position : position + size], entry["datatype"], entry["name"])
             position += size
         yield entry, reshape(array, tuple(entry["shape"]), entry["name"])
     if position != len(tail):
         raise ValueError(f"{len(tail) - position} bytes belong to no output")
+
+
+def values(data: Any, datatype: str, where: str) -> Array:
+    """What an output's `data` says, flat or nested as it is; nothing in it changes its meaning.
+
+    Raises:
+        BadRequest, KeyError, TypeError: the datatype can't hold it, or is none.
+    """
+    if DTYPES[datatype].kind == "f" and str in set(map(type, data)):
+        data = [float(value) if value in _LACKING else value for value in data]
+    return from_json(data, datatype, where)

@@ -68,8 +68,11 @@ def judge_refusal(stable_status: int) -> Verdict:
     return Verdict(Outcome.NEUTRAL, None)
 
 
-def judge_local(status: int) -> Outcome:
-    """How an answer of stable to a request dealt to stable counts."""
+def judge_local(status: int, late: bool = False) -> Outcome:
+    """How an answer of stable to a request dealt to stable counts; `late`: its client's time was over before it had all
+    come."""
+    if late and status in (503, 504):
+        return Outcome.NEUTRAL
     if status == 503:
         return Outcome.REFUSED
     if status >= 500:

@@ -23,7 +23,7 @@ from modelramp_server.relay.quantile import RecentP99
 
 # Bytes of requests in the candidate's hands at one time.
 INFLIGHT_LIMIT = 128 * 1024 * 1024
-_DURATION = re.compile(rb"(?:^|,)\s*service\s*;\s*dur=([0-9.]+)")
+_DURATION = re.compile(rb"(?:^|,)\s*service\s*;\s*dur=(\d{1,9}(?:\.\d{1,9})?)\s*(?:[,;]|$)")
 
 Local = Callable[[InferenceRequest], Awaitable[Answer]]
 

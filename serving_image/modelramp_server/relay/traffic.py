@@ -125,7 +125,7 @@ class Traffic:
 
     def own(self, request: InferenceRequest, answer: Answer, dealt: Dealt | None, count: bool) -> Answer:
         """Count this pod's own answer to a request that was not dealt to the candidate."""
-        outcome = judge_local(answer.status)
+        outcome = judge_local(answer.status, answer.status >= 500 and request.whole > request.deadline)
         if outcome is Outcome.BAD:
             self._metrics.bad_answer()
         elif outcome is Outcome.REFUSED:

@@ -12,15 +12,15 @@ import orjson
 
 from modelramp_server.exchange import HEADER_LENGTH, Answer, InferenceRequest
 from modelramp_server.images import npy
+from modelramp_server.protocol import v2_client
 from modelramp_server.protocol.errors import ServingError
-from modelramp_server.protocol.tensors import DTYPES, from_json, parse_shape, reshape
+from modelramp_server.protocol.tensors import DTYPES, parse_shape, reshape
 from modelramp_server.relay.client import CandidateClient, CandidateFailed
 from modelramp_server.relay.outcomes import Net
 
 PARSED = 64 * 1024  # bytes of JSON at most that are parsed on the event loop; of longer ones only the end is looked at
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _SIZES = {name: dtype.itemsize for name, dtype in DTYPES.items() if name != "BYTES"} | {"BF16": 2}
-_LACKING = ("NaN", "Infinity", "-Infinity")  # numbers that JSON lacks, as they are written
 _PREFIX = 4  # bytes: the length of a string, before it
 
 
@@ -79,7 +79,7 @@ def _check_outputs(outputs: list[dict[str, Any]], tail: memoryview) -> Collectio
         shape = parse_shape(output["shape"], name)
         size = output.get("parameters", {}).get("binary_data_size")
         if size is None:
-            reshape(from_json(_numbers(output["data"], datatype), datatype, name), shape, name)
+            reshape(v2_client.values(output["data"], datatype, name), shape, name)
         else:
             _check_bytes(tail[position : position + size], datatype, math.prod(shape))
             position += size
@@ -87,12 +87,6 @@ def _check_outputs(outputs: list[dict[str, Any]], tail: memoryview) -> Collectio
     if position != len(tail) or len(names) != len(outputs):
         raise ValueError("bytes that belong to no output, or an output that is given twice")
     return names
-
-
-def _numbers(data: Any, datatype: str) -> Any:
-    if DTYPES[datatype].kind != "f" or str not in set(map(type, data)):
-        return data
-    return [float(value) if value in _LACKING else value for value in data]
 
 
 def _check_bytes(raw: memoryview, datatype: str, count: int) -> None:
