@@ -12,7 +12,7 @@ import pytest
 
 from modelramp_server import cli
 from modelramp_server.batching.jobs import LEFT
-from modelramp_server.protocol.errors import ClientLeft
+from modelramp_server.protocol.errors import ClientLeft, OutOfTime
 from modelramp_server.relay.client import CandidateClient
 from modelramp_server.runtime.base import UnsupportedModel, WarmupFailed
 from modelramp_server.settings import ServeSettings
@@ -251,6 +251,19 @@ def test_requests_that_ran_out_of_time_with_others_between_cost_no_readiness(sta
     asked, looks = len(stub.asked), stub.looks
     eventually(lambda: stub.looks > looks + 2)
     assert (ready(server).status, len(stub.asked)) == (200, asked), "no second warm-up"
+
+
+async def test_a_request_whose_upload_took_its_time_says_nothing_of_the_upstream(stub: UpstreamStub) -> None:
+    stub.infer = lambda handler, body: stub.let_go.wait(20) and None
+    client = CandidateClient(stub.url, "")
+    upstream = Upstream(stub.url, client, 1, 1.0, lambda rows: None)
+    silent = []
+    for left in (0.05, 0.5):
+        with pytest.raises(OutOfTime):
+            await upstream.ask({"x": np.zeros((1, 2), np.float32)}, left, budget=1.0)
+        silent.append(upstream.silent)
+    await client.close()
+    assert silent == [0, 1]
 
 
 async def test_nothing_is_asked_for_a_client_that_has_left(stub: UpstreamStub) -> None:

@@ -34,7 +34,8 @@ _FAILURES = {
 
 class Upstream:
     """Answers checked inputs in the place of this process's own queue. `declared` are the outputs that are expected,
-    by name; `silent` counts the requests in a row that had all the time there is, and got no answer."""
+    by name; `silent` counts the requests in a row that had all the time there is, half of it at least for the upstream, and
+    got no answer."""
 
     def __init__(
         self, url: str, client: CandidateClient, limit: int, timeout: float, not_finite: Callable[[int], None]
@@ -113,7 +114,7 @@ class Upstream:
         except CandidateFailed as failure:
             if failure.reason is not Net.SLOW:
                 raise BadUpstream(f"the upstream {self.url} {_FAILURES[failure.reason]}") from None
-            self.silent += budget >= self.timeout
+            self.silent += budget >= self.timeout <= 2 * seconds
             raise OutOfTime(budget) from None
         self.silent = 0
         if answer.status != 200:
