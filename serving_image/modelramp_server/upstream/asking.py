@@ -34,8 +34,8 @@ _FAILURES = {
 
 class Upstream:
     """Answers checked inputs in the place of this process's own queue. `declared` are the outputs that are expected,
-    by name; `silent` counts the requests in a row that had all the time there is, half of it at least for the upstream, and
-    got no answer."""
+    by name; `silent` counts the requests in a row that had all the time there is, half of it at least for the upstream,
+    and got no answer."""
 
     def __init__(
         self, url: str, client: CandidateClient, limit: int, timeout: float, not_finite: Callable[[int], None]
