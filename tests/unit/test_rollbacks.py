@@ -222,6 +222,29 @@ async def test_after_the_rollback_window_a_former_stable_is_ramped_like_any_othe
     assert world.status["traffic"]["weight"] == 10
 
 
+async def test_what_comes_back_is_as_large_as_an_autoscaler_made_what_it_takes_over_from() -> None:
+    wanted = spec(scaleDownDelay="1m")
+    wanted["scaling"] = {"minReplicas": 2, "maxReplicas": 10}
+    world, operator = await promoted(wanted)
+    grown = Kind("apps/v1", "Deployment"), f"digits-{world.status['stable']['revision']}"
+    world.children[grown]["spec"]["replicas"] = 8
+    await run(world, operator, 5)
+    world.behaviours[2] = Behaviour(bad_rate=0.5)
+    status = await until(world, operator, serves(1))
+    await operator.step()
+    back = Kind("apps/v1", "Deployment"), f"digits-{status['stable']['revision']}"
+    autoscaler = Kind("autoscaling/v2", "HorizontalPodAutoscaler"), KEY.name
+    assert world.children[back]["spec"]["replicas"] == world.children[autoscaler]["spec"]["minReplicas"] == 8
+    world.children[back]["spec"]["replicas"] = 9
+    await run(world, operator, 5)
+    assert world.children[back]["spec"]["replicas"] == 9, "the autoscaler may want more"
+    await run(world, operator, 60)
+    assert world.children[autoscaler]["spec"]["minReplicas"] == 2
+    world.children[back]["spec"]["replicas"] = 3
+    await run(world, operator, 5)
+    assert world.children[back]["spec"]["replicas"] == 3, "or fewer"
+
+
 @pytest.mark.parametrize("warm", [True, False])
 async def test_a_commanded_rollback_rejects_what_it_leaves(warm: bool) -> None:
     world, operator = await promoted(spec(scaleDownDelay="10s"))

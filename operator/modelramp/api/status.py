@@ -62,6 +62,7 @@ class StableStatus(ApiModel):
     version: int
     since: Time
     down_since: Time | None = Field(None, description="Since when none of its pods has been ready.")
+    floor: int = Field(0, description="Pods at least for a while, under an autoscaler: it took over from so many.")
 
 
 class FormerStatus(ApiModel):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from modelramp.api.spec import Spec
-from modelramp.api.status import Status
+from modelramp.api.status import StableStatus, Status
 from modelramp.desired import children, takeover
 from modelramp.desired.meta import Body, Owner
 from modelramp.desired.router import Router
@@ -54,7 +54,7 @@ def project(
     kept = status.service.name if status.service else None
     returned = takeover.returned(owner.namespace, world.services, kept)
     annotations = splits(owner, spec, status, world, ttl, router)
-    return Desired(tuple(objects), sizes(spec, status), annotations, tuple(returned))
+    return Desired(tuple(objects), sizes(spec, status, world), annotations, tuple(returned))
 
 
 def running_revisions(status: Status) -> list[str]:
@@ -86,11 +86,14 @@ def marked(revision: Revision, status: Status) -> Revision:
     )
 
 
-def sizes(spec: Spec, status: Status) -> dict[str, int]:
-    """Stable's size is the autoscaler's where there is one, but for the moment in which it is made."""
+def sizes(spec: Spec, status: Status, world: World) -> dict[str, int]:
+    """Stable's size is the autoscaler's where there is one, but for the moment in which it is made, or is below the
+    floor that it has just been given."""
     wanted: dict[str, int] = {}
     if status.stable and not spec.scaling.autoscaled:
         wanted[status.stable.revision] = spec.scaling.base_size
+    elif status.stable and _below_floor(status.stable, world):
+        wanted[status.stable.revision] = status.stable.floor
     if status.candidate:
         wanted[status.candidate.revision] = candidate_size(spec, status)
     return wanted
@@ -120,6 +123,11 @@ def relays(pod: Pod) -> bool:
     """Requests, or copies of them."""
     idle = '"weight":0' in pod.split and '"shadow":' not in pod.split
     return bool(pod.split) and not idle and not hands_over(pod)
+
+
+def _below_floor(stable: StableStatus, world: World) -> bool:
+    workload = world.workloads.get(stable.revision)
+    return workload is not None and workload.replicas < stable.floor
 
 
 def _differs(world: World, name: str, value: str) -> bool:

@@ -51,6 +51,7 @@ def decide(snapshot: Snapshot) -> Decision:
     moves.account_for_holds(turn)
     moves.retire(turn)
     rollback.forget(turn)
+    rollback.lower_floor(turn)
     takeover.take_over(turn)
     observed(turn)
     conditions.conclude(turn)

@@ -74,6 +74,13 @@ def gone_bad(turn: Turn) -> bool:
     return bool(message)
 
 
+def lower_floor(turn: Turn) -> None:
+    """What came back has been large enough for long enough: the autoscaler knows better by now."""
+    stable = turn.status.stable
+    if stable is not None and stable.floor and turn.over(stable.since, turn.snap.spec.rollout.scale_down_delay):
+        turn.set(stable=stable.model_copy(update={"floor": 0}))
+
+
 def _look(turn: Turn, guard: GuardStatus, revision: str) -> str:
     """One look if it is due; the reason if it is a Fail."""
     interval_between = turn.snap.policy.look_interval
@@ -100,11 +107,15 @@ def local_counts(turn: Turn, revision: str) -> dict[str, Counts]:
 
 
 def back(turn: Turn, warm: Target, reason: str, message: str) -> None:
-    """The former stable's warm pods serve again; what they take over from is rejected, and hands over to them."""
+    """The former stable's warm pods serve again; what they take over from is rejected, and hands over to them. If an
+    autoscaler made it larger meanwhile, they become as many."""
     bad, cause = turn.stable, turn.status.guard.cause if turn.status.guard else Cause.ALIAS
     moves.drain(turn, bad.revision, warm.revision)
     moves.lift(turn, warm.revision)
-    turn.set(stable=StableStatus(revision=warm.revision, version=warm.version, since=turn.now), guard=None)
+    workload = turn.world.workloads.get(bad.revision)
+    floor = workload.replicas if workload and turn.snap.spec.scaling.autoscaled else 0
+    stable = StableStatus(revision=warm.revision, version=warm.version, since=turn.now, floor=floor)
+    turn.set(stable=stable, guard=None)
     reject(turn, bad, cause, reason, message)
     story = f"version {warm.version} serves again: version {bad.version}: {message}"
     turn.record("RolledBack", reason, story, warm.revision, warm.version, 1, warning=True)

@@ -55,7 +55,8 @@ def full_size(spec: Spec, status: Status) -> int:
     scaling = spec.scaling
     if not scaling.autoscaled:
         return scaling.base_size
-    return max(status.candidate.floor if status.candidate else 0, scaling.base_size)
+    floors = [side.floor for side in (status.stable, status.candidate) if side]
+    return max(*floors, scaling.base_size) if floors else scaling.base_size
 
 
 def size_for(spec: Spec, status: Status, weight: int) -> int:
