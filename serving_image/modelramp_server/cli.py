@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from modelramp_server import listening
+from modelramp_server.dotenv_file import read_dotenv
 from modelramp_server.observability import logs
 from modelramp_server.runtime.base import ModelProblem
 from modelramp_server.settings import (
@@ -22,7 +23,6 @@ from modelramp_server.settings import (
     ServeSettings,
     add_flags,
     parse,
-    read_dotenv,
     unknown_argument,
 )
 
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command == "hash-key":
         return _hash_key(arguments.name, arguments.stdin)
-    read_dotenv()
     try:
+        read_dotenv()
         settings = parse(KINDS[arguments.command], arguments)
     except InvalidSettings as error:
         sys.exit(_usage(str(error)))
@@ -122,8 +122,11 @@ def _hash_key(name: str, stdin: bool) -> None:
 def _tell(path: Path, problem: ModelProblem) -> None:
     """Leave the reason where the kubelet finds it; on a machine without a kubelet the log line is enough."""
     log.error("%s: %s", problem.reason, problem)
-    if path.exists() or path != CommonSettings.model_fields["termination_log"].default:
-        path.write_text(json.dumps({"reason": problem.reason, "message": str(problem)}))
+    try:
+        if path.exists() or path != CommonSettings.model_fields["termination_log"].default:
+            path.write_text(json.dumps({"reason": problem.reason, "message": str(problem)}))
+    except OSError as error:
+        log.error("TERMINATION_LOG (--termination-log), %s, can't be written: %s", path, error.strerror)
 
 
 def _usage(message: str) -> int:

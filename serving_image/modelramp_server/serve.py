@@ -56,7 +56,7 @@ class Service:
         """`folder` is the model's; None only with UPSTREAM, where it holds no more than the model's example."""
         self.problem: ModelProblem | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        name = settings.model_name or (folder.name if folder is not None else "")
+        name = settings.name_of(folder) if folder is not None else settings.model_name
         self.metrics = Metrics(name, settings.model_version, settings.model_revision)
         self._front = FrontDoor(settings, name, self.metrics)
         self._upstream: UpstreamWatch | None = None

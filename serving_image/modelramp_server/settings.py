@@ -79,6 +79,10 @@ class CommonSettings(BaseSettings):
             given[cls.address] = address
         return given
 
+    def name_of(self, folder: Path) -> str:
+        """The model's name: MODEL_NAME, or what its folder is called."""
+        return self.model_name or (folder.resolve() if folder.name in ("", "..") else folder).name
+
 
 class FetchSettings(CommonSettings):
     """Settings of the init container."""
@@ -212,14 +216,6 @@ Settings = TypeVar("Settings", bound=CommonSettings)
 def in_cluster() -> bool:
     """Whether this process runs in a pod of Kubernetes."""
     return "KUBERNETES_SERVICE_HOST" in os.environ
-
-
-def read_dotenv(file: Path = Path(".env")) -> None:
-    """Take what `.env` sets and the environment does not into the environment: MLflow's client reads it there too."""
-    if not in_cluster() and file.is_file():
-        from dotenv import load_dotenv
-
-        load_dotenv(file)
 
 
 def parse(kind: type[Settings], arguments: Namespace) -> Settings:

@@ -45,8 +45,15 @@ class Watched:
 
     def run(self, model: Path, source: Path, output: Path, *flags: str) -> subprocess.CompletedProcess[str]:
         """Until it ends."""
-        arguments = ["--model", str(model), "--input", str(source), "--output", str(output), *flags]
-        return subprocess.run([*self._script, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        command = self._command(model, source, output, *flags)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def begin(self, model: Path, source: Path, output: Path, *flags: str) -> subprocess.Popen[bytes]:
+        """Without waiting for its end."""
+        return subprocess.Popen(self._command(model, source, output, *flags))
+
+    def _command(self, model: Path, source: Path, output: Path, *flags: str) -> list[str]:
+        return [*self._script, "--model", str(model), "--input", str(source), "--output", str(output), *flags]
 
     @property
     def batches(self) -> int:
@@ -67,4 +74,4 @@ def lines(path: Path) -> list[Any]:
 def files(output: Path) -> list[str]:
     """What is in the folder, but for what every run leaves."""
     names = [path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()]
-    return sorted(set(names) - {"run.json", "summary.json"})
+    return sorted(set(names) - {".lock", "run.json", "summary.json"})

@@ -1,5 +1,6 @@
 """Fetching: from a real MLflow server, and from servers that answer rubbish; each failure with its reason."""
 
+import errno
 import json
 import os
 import shutil
@@ -157,6 +158,15 @@ def test_the_digest_is_of_paths_and_contents(tmp_path: Path) -> None:
 def test_a_folder_that_is_none() -> None:
     with pytest.raises(ArtifactDamaged, match="no folder"):
         local_folder(ServeSettings(model_path="/no/such/folder"))
+
+
+def test_a_folder_that_may_not_be_entered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, **_: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refused)
+    with pytest.raises(ArtifactDamaged, match=r"^/root/model can't be read: Permission denied$"):
+        local_folder(ServeSettings(model_path="/root/model"))
 
 
 class Registry:

@@ -159,6 +159,11 @@ def test_a_frame_of_csv_for_a_model_of_one_matrix(onnx_server: Served) -> None:
     assert len(table["predictions"]) == 2
 
 
+def test_a_cell_of_csv_may_be_as_long_as_the_body(lookup_server: Served) -> None:
+    reply = ask(lookup_server, f"x,note\n2,{'a' * 200_000}\n", CSV)
+    assert reply.json == {"predictions": [{"y": 20.0}]}, reply.body
+
+
 def test_strings_and_booleans_of_csv(echo_server: Served) -> None:
     names = [datatype.lower() for datatype in models.ECHOED]
     cells = ["True", *["1"] * 8, "0.5", "0.5", "0.5", '"a, ""b"""']

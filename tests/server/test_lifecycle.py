@@ -311,6 +311,14 @@ def test_a_model_that_cannot_be_loaded_is_told_to_the_kubelet(tmp_path: Path) ->
     assert "Traceback" not in done.stderr
 
 
+def test_a_termination_log_that_cannot_be_written_hides_no_reason(tmp_path: Path) -> None:
+    log = tmp_path / "nowhere" / "log"
+    done = run("serve", "--model", str(tmp_path / "none"), TERMINATION_LOG=str(log))
+    first, second = done.stderr.splitlines()
+    assert done.returncode == 1 and "ArtifactDamaged: " in first and "is no folder" in first
+    assert f"TERMINATION_LOG (--termination-log), {log}, can't be written: No such file or directory" in second
+
+
 def test_a_wrong_setting_ends_the_process_with_a_sentence() -> None:
     done = run("serve", "--model", "m", BATCH_SIZE="0")
     assert done.returncode == 2

@@ -41,6 +41,12 @@ def test_importing_the_package_imports_nothing() -> None:
         from modelramp_server import nothing  # noqa: F401
 
 
+def test_the_folder_one_is_in_has_a_name(lookup_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lookup_model)
+    with load_model(".") as model:
+        assert model.name == "model"
+
+
 def test_an_array_gets_the_estimators_answer_in_forwards_of_the_batch_size(sklearn_model: Path, estimator: Any) -> None:
     with load_model(sklearn_model, batch_size=8) as model:
         seen: list[int] = []

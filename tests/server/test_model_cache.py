@@ -13,6 +13,7 @@ from modelramp_server.model_store import locks
 from modelramp_server.model_store.digest import artifact_digest
 from modelramp_server.model_store.failures import RegistryUnavailable
 from modelramp_server.model_store.fetch import fetch, local_folder
+from modelramp_server.settings import InvalidSettings
 from tests.server.registry_stub import DIGITS, FILES, RegistryStub, served, wanted
 from tests.server.served import eventually
 
@@ -152,6 +153,17 @@ def test_a_file_larger_than_allowed_is_said_so(stub: RegistryStub, target: Path,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert f"can't be written to {target}: File too large" in json.loads(told.read_text())["message"]
+
+
+def test_a_user_without_a_home_names_the_cache(
+    stub: RegistryStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 2)  # whom /etc/passwd does not know
+    with pytest.raises(InvalidSettings, match=r"^MODEL_CACHE \(--model-cache\) is not set, and this user has no home"):
+        local_folder(served(stub, None))
+    assert local_folder(served(stub, tmp_path / "cache")).is_dir()
 
 
 def test_a_lock_is_free_again_when_its_holder_is_done(tmp_path: Path) -> None:

@@ -238,6 +238,44 @@ def test_a_disk_that_does_not_keep_up_loses_lines_and_holds_nobody_up(
     log.close()
 
 
+@pytest.mark.parametrize("gone", [lambda path: path.rename(path.with_name("moved")), Path.unlink])
+def test_a_file_that_was_moved_or_removed_is_made_anew(
+    gone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line_log, "LOOK_EVERY", 0.0)
+    file, lost = tmp_path / "log", []
+    log = LineLog(str(file), 10, lambda: lost.append(1))
+    log.write({"number": 1})
+    eventually(lambda: file.read_text() == '{"number":1}\n')
+    gone(file)
+    log.write({"number": 2})
+    log.close()
+    assert file.read_text() == '{"number":2}\n' and not lost
+
+
+def test_the_log_says_once_that_lines_are_lost_and_once_that_they_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(line_log, "LOOK_EVERY", 0.0)
+    caplog.set_level(logging.INFO)
+    folder, lost = tmp_path / "volume", []
+    folder.mkdir()
+    log = LineLog(str(folder / "log"), 10, lambda: lost.append(1))
+    folder.rename(tmp_path / "elsewhere")
+    for number in range(1, 4):
+        log.write({"number": number})
+        eventually(lambda number=number: len(lost) == number)
+    folder.mkdir()
+    for number in range(4, 7):
+        log.write({"number": number})
+    eventually(lambda: len(caplog.records) == 2)
+    log.close()
+    assert [json.loads(line)["number"] for line in (folder / "log").read_text().splitlines()] == [4, 5, 6]
+    first, second = caplog.records
+    assert first.levelname == "WARNING" and "are lost from now on: [Errno 2] No such file" in first.getMessage()
+    assert second.getMessage() == f"lines for {folder / 'log'} are written again"
+
+
 def test_a_disk_that_is_full_is_counted() -> None:
     lost: list[int] = []
     log = LineLog("/dev/full", 10, lambda: lost.append(1))

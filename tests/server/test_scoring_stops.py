@@ -59,6 +59,26 @@ def test_asked_to_stop(number: signal.Signals, lookup_model: Path, tmp_path: Pat
     assert process.batches == ROWS
 
 
+def test_two_runs_in_one_folder(lookup_model: Path, tmp_path: Path) -> None:
+    source, output = table(tmp_path / "in.csv"), tmp_path / "out"
+    process = Watched(tmp_path / "notes", 14, signal.SIGSTOP)
+    first = process.begin(lookup_model, source, output, "--batch-size=1")
+    try:
+        os.waitpid(first.pid, os.WUNTRACED)  # until it has stopped
+        written = output / "parts" / "000000000012.new"  # as it has one in the middle of a write
+        written.mkdir()
+        second = process.run(lookup_model, source, output, "--batch-size=1")
+        assert second.returncode == 2 and process.batches == 14
+        assert f"another run is at work in PREDICT_OUTPUT (--output), {output}" in second.stderr
+        written.rmdir()
+        first.send_signal(signal.SIGCONT)
+        assert first.wait(60) == Status.SOME_FAILED
+    finally:
+        first.kill()
+        first.wait(10)
+    assert files(output) == ["failures.jsonl", "in.csv"] and process.batches == ROWS
+
+
 def test_images_killed(tmp_path: Path) -> None:
     model = pictures.folder(tmp_path / "model", pictures.segmenter(), {"preprocess": {}, "postprocess": {}})
     source, output = tmp_path / "images", tmp_path / "out"

@@ -1,6 +1,7 @@
 """Settings: where they come from, what is said of a wrong one, and the page that lists them."""
 
 import asyncio
+import errno
 import os
 import threading
 import time
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 from modelramp_server import cli, settings_page, sizes
+from modelramp_server.dotenv_file import read_dotenv
 from modelramp_server.exchange import InferenceRequest
-from modelramp_server.settings import FetchSettings, InvalidSettings, ServeSettings, parse, read_dotenv
+from modelramp_server.settings import FetchSettings, InvalidSettings, ServeSettings, parse
 from tests.server.served import Served
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +142,40 @@ def test_a_wrong_value_in_dotenv_is_told_by_the_command(dotenv: Path, capsys: An
     with pytest.raises(SystemExit):
         cli.main(["serve", "--model", "m"])
     assert "APP_PORT (--port) is 'eighty'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_dotenv_of_another_encoding_is_told_by_the_command(dotenv: Path, encoding: str, capsys: Any) -> None:
+    (dotenv / ".env").write_text("APP_PORT=9001\n", encoding)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["serve", "--model", "m"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told == f"modelramp-server: {dotenv}/.env is no text in UTF-8; save it as that\n"
+
+
+def test_a_dotenv_of_somebody_else_is_told_by_the_command(dotenv: Path, monkeypatch: Any, capsys: Any) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", ".env")
+
+    monkeypatch.setattr("dotenv.load_dotenv", refused)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["serve", "--model", "m"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told == f"modelramp-server: {dotenv}/.env can't be read: Permission denied\n"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("iris", "iris"), (".", "folder"), ("iris/..", "folder"), ("..", "above"), ("link", "link")]
+)
+def test_a_model_without_a_name_has_its_folders(
+    folder: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "above/folder"
+    (here / "iris").mkdir(parents=True)
+    (here / "link").symlink_to("iris")
+    monkeypatch.chdir(here)
+    assert ServeSettings(model_path=folder).name_of(Path(folder)) == name
+    assert ServeSettings(model_path=folder, model_name="told").name_of(Path(folder)) == "told"
 
 
 def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from modelramp_server import sizes
 from modelramp_server.model_store import locks
 from modelramp_server.model_store.copy import Copy
 from modelramp_server.model_store.failures import RegistryUnavailable, disk_full
+from modelramp_server.settings import InvalidSettings
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +91,15 @@ class Cache:
 
 
 def default_folder() -> Path:
-    """Where a cache belongs that nobody placed."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelramp"
+    """Where a cache belongs that nobody placed.
+
+    Raises:
+        InvalidSettings: this user has no home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelramp"
+    except RuntimeError:
+        raise InvalidSettings("MODEL_CACHE (--model-cache) is not set, and this user has no home; set it") from None
 
 
 def _on_disk(folder: Path) -> int:

@@ -56,6 +56,7 @@ def local_folder(settings: LoadSettings) -> Path:
 
     Raises:
         ModelProblem: the fetch failed, or the folder is none.
+        InvalidSettings: there is no folder for copies.
     """
     wanted = _pinned(origin.parse(settings.model_path), settings.mlflow_tracking_uri)
     if isinstance(wanted, Registered):
@@ -86,7 +87,11 @@ def _pinned(wanted: Origin, tracking_uri: str) -> Origin:
 
 
 def _checked(folder: Path, expected: str) -> Path:
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        raise ArtifactDamaged(f"{folder} can't be read: {error.strerror}") from None
+    if not there:
         raise ArtifactDamaged(f"{folder} is no folder; --model takes {origin.FORMS}")
     if expected and artifact_digest(folder) != expected:
         raise ArtifactDamaged(f"{folder} has the digest {artifact_digest(folder)}, expected was {expected}")

@@ -176,9 +176,16 @@ def suffices(address: str) -> bool:
     return (
         urlsplit(address).scheme in ("http", "https")
         and not any(os.environ.get(name) for name in _ONLY_MLFLOW_KNOWS)
-        and not (Path("~").expanduser() / ".mlflow/credentials").exists()
+        and not _has_credentials_file()
         and _PLUGINS.isdisjoint(entry_points().groups)
     )
+
+
+def _has_credentials_file() -> bool:
+    try:
+        return (Path.home() / ".mlflow/credentials").exists()
+    except RuntimeError:  # this user has no home
+        return False
 
 
 def files_of(server: TrackingServer, location: str) -> ProxiedFiles | None:

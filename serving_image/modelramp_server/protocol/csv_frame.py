@@ -5,6 +5,7 @@ Cells become numbers as JSON has them, so that a value means the same in every f
 
 import csv
 import io
+import sys
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ def read(body: bytes) -> tuple[list[str], Rows]:
     Raises:
         BadRequest: not UTF-8, no CSV, a column twice, rows of other lengths, or no rows.
     """
+    csv.field_size_limit(sys.maxsize)  # a cell may be as long as a body
     try:
         lines = [line for line in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True) if line]
     except UnicodeDecodeError:

@@ -12,7 +12,7 @@ from modelramp_server.model_store.digest import artifact_files, combined_digest,
 from modelramp_server.runtime.base import ModelProblem, first_line
 from modelramp_server.scoring import summary
 from modelramp_server.scoring.model import Model
-from modelramp_server.scoring.run_record import claim
+from modelramp_server.scoring.run_record import alone, claim
 from modelramp_server.scoring.stopping import Interrupted
 from modelramp_server.scoring.tables import SUFFIXES, Unreadable
 from modelramp_server.settings import InvalidSettings, PredictSettings
@@ -64,16 +64,17 @@ def _score(settings: PredictSettings) -> dict[str, Any]:
     """The summary, of this run or of one that had finished."""
     source, output = settings.predict_input, settings.predict_output
     _check(source, output)
-    folder = fetch.local_folder(settings)
-    claim(output, _run(settings, folder))
-    if source.is_dir():
-        _images(settings, folder)
-    elif not (output / summary.SUMMARY).is_file():
-        from modelramp_server.scoring.table_scoring import score_table
+    with alone(output):
+        folder = fetch.local_folder(settings)
+        claim(output, _run(settings, folder))
+        if source.is_dir():
+            _images(settings, folder)
+        elif not (output / summary.SUMMARY).is_file():
+            from modelramp_server.scoring.table_scoring import score_table
 
-        with Model(settings, folder) as model:
-            score_table(model, settings)
-    return summary.read(output)
+            with Model(settings, folder) as model:
+                score_table(model, settings)
+        return summary.read(output)
 
 
 def _tell(text: str) -> None:
@@ -94,7 +95,7 @@ def _run(settings: PredictSettings, folder: Path) -> dict[str, object]:
     """What has to be the same for a run to go on. A folder may get more images."""
     source = settings.predict_input
     run: dict[str, object] = {
-        "model": f"{settings.model_name or folder.name} {settings.model_version}".strip(),
+        "model": f"{settings.name_of(folder)} {settings.model_version}".strip(),
         "digest": _digest(folder),
         "runtime": settings.model_runtime,
         "pyfunc_batching": settings.pyfunc_batching,

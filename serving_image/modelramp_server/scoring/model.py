@@ -14,6 +14,7 @@ from typing import Any
 
 from modelramp_server.batching.forward import concatenated, predicted
 from modelramp_server.batching.model_thread import BatchLimits, prepare
+from modelramp_server.dotenv_file import read_dotenv
 from modelramp_server.model_store import fetch
 from modelramp_server.protocol.errors import BadRequest, ModelFailed
 from modelramp_server.protocol.tensors import Array, rows_of
@@ -21,7 +22,7 @@ from modelramp_server.runtime import mlmodel
 from modelramp_server.runtime.base import Runtime, first_line
 from modelramp_server.runtime.choice import load
 from modelramp_server.scoring.inputs import bound
-from modelramp_server.settings import LoadSettings, parse, read_dotenv
+from modelramp_server.settings import LoadSettings, parse
 
 
 def load_model(model: str | Path, **settings: Any) -> Model:
@@ -54,7 +55,7 @@ class Model:
     """
 
     def __init__(self, settings: LoadSettings, folder: Path) -> None:
-        self.name = settings.model_name or folder.name
+        self.name = settings.name_of(folder)
         self.version = settings.model_version
         limits = BatchLimits(settings.batch_size, 0.0, settings.warmup, 0.0, settings.pyfunc_batching)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")

@@ -24,6 +24,7 @@ class NpyTable:
     """One array, for a model with one input. A row that failed is zeros, or NaN, and true in `<name>.failed.npy`."""
 
     rows_a_part = 65536
+    broken = ""
 
     def __init__(self, path: Path, model: Model) -> None:
         self._path = path

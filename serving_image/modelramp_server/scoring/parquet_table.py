@@ -31,6 +31,7 @@ class ParquetTable:
             self._file = parquet.ParquetFile(path)
         except (pyarrow.ArrowException, OSError) as error:
             raise _unreadable(path, error) from None
+        self.broken = ""
         table = self._file.schema_arrow
         self.total = self._file.metadata.num_rows
         self._seen = columns_for(model, table.names, columns)
@@ -52,7 +53,7 @@ class ParquetTable:
                 if left.num_rows:
                     yield Batch(left, done - left.num_rows + 1, left.num_rows, left.nbytes, done)
         except (pyarrow.ArrowException, OSError) as error:
-            raise _unreadable(self._path, error) from None
+            self.broken = str(_unreadable(self._path, error))
 
     def inputs(self, batch: Batch, start: int, stop: int) -> dict[str, Array]:
         """See Table."""

@@ -13,7 +13,7 @@ from modelramp_server.scoring.model import Model
 from modelramp_server.scoring.parts import FAILURES, Parts, fill
 from modelramp_server.scoring.progress import progress
 from modelramp_server.scoring.stopping import Interrupted, stoppable
-from modelramp_server.scoring.tables import Batch, check_rows, open_table
+from modelramp_server.scoring.tables import Batch, Unreadable, check_rows, open_table
 from modelramp_server.scoring.tally import Tally
 from modelramp_server.scoring.whole import whole
 from modelramp_server.settings import PredictSettings
@@ -25,7 +25,7 @@ def score_table(model: Model, settings: PredictSettings) -> None:
     """Score what is missing of the table.
 
     Raises:
-        Unreadable: the table can't be scored by this model.
+        Unreadable: the table can't be scored by this model, or not to its end.
         Interrupted: somebody asked for it.
     """
     source, output = settings.predict_input, settings.predict_output
@@ -47,7 +47,11 @@ def score_table(model: Model, settings: PredictSettings) -> None:
 
         if not fill(parts, table, model.batch_rows, scored, tell):
             raise Interrupted(f"{parts.rows:,} rows are done")
+    if table.broken and not parts.rows:
+        raise Unreadable(table.broken)
     files = [*table.merge(parts.folders, output), *_failures(parts, output)]
+    if table.broken:
+        raise Unreadable(f"{table.broken}; the rows before it are scored, in {output}: {', '.join(files)}")
     rate = round(parts.rows / parts.tally.seconds, 1) if parts.tally.seconds else None
     summary.write(output, model, source, "rows", parts.tally, files, per_second=rate)
     parts.remove()

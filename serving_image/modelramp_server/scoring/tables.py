@@ -34,17 +34,15 @@ class Batch:
 
 
 class Table(Protocol):
-    """A file of rows. All of it never is in memory at once."""
+    """A file of rows. All of it never is in memory at once. `broken`: why nothing can be read after the batches that
+    there were; else empty."""
 
     rows_a_part: int
     total: int
+    broken: str
 
     def batches(self, skip: int, rows: int) -> Iterator[Batch]:
-        """Its rows in order but for the first `skip`, so many at a time.
-
-        Raises:
-            Unreadable: the file is damaged.
-        """
+        """Its rows in order but for the first `skip`, so many at a time."""
 
     def inputs(self, batch: Batch, start: int, stop: int) -> dict[str, Array]:
         """The model's inputs from some rows of a batch.
