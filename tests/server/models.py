@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 from sklearn.datasets import load_digits
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 Array = NDArray[Any]
+FOUR_COLUMNS = [
+    {"type": "double", "name": "a", "required": True},
+    {"type": "float", "name": "b", "required": True},
+    {"type": "double", "name": "c", "required": True},
+    {"type": "long", "name": "n", "required": True},
+]
 
 
 def digits() -> tuple[Array, Array]:
@@ -51,6 +58,23 @@ def sklearn_folder(folder: Path, estimator: Any) -> Path:
     return folder
 
 
+def gaps_folder(folder: Path, inputs: list[Any] = FOUR_COLUMNS) -> Path:
+    """A classifier of frames of four columns that takes gaps, as skops that MLflow loads too."""
+    import pandas
+
+    known = pandas.DataFrame(
+        [[1, 5, None, 1], [None, 6, 2, 0], [3, None, 2, 1], [4, 8, 1, 0]] * 10, columns=list("abcn")
+    )
+    estimator = HistGradientBoostingClassifier(max_iter=3, min_samples_leaf=1).fit(known, [0, 1, 2, 1] * 10)
+    sklearn_folder(folder, estimator)
+    trusted = skops.io.get_untrusted_types(file=folder / "model.skops")
+    flavors = {
+        "sklearn": {"pickled_model": "model.skops", "serialization_format": "skops", "skops_trusted_types": trusted},
+        "python_function": {"loader_module": "mlflow.sklearn", "model_path": "model.skops"},
+    }
+    return write_mlmodel(folder, flavors, inputs, [tensor("", "int64", [-1])])
+
+
 def onnx_folder(folder: Path, model: onnx.ModelProto) -> Path:
     """The graph as ONNX."""
     write_mlmodel(folder, {"onnx": {"data": "model.onnx"}}, [], [])
@@ -61,6 +85,29 @@ def onnx_folder(folder: Path, model: onnx.ModelProto) -> Path:
 def onnx_classifier(estimator: Any) -> onnx.ModelProto:
     """The estimator as a graph from X (float32) to label and probabilities."""
     return to_onnx(estimator, np.zeros((1, 64), np.float32), options={"zipmap": False}, target_opset=18)
+
+
+def onnx_zipmap(estimator: Any) -> onnx.ModelProto:
+    """The same, whose probabilities are maps from classes."""
+    return to_onnx(estimator, np.zeros((1, 64), np.float32), target_opset=18)
+
+
+def sums() -> onnx.ModelProto:
+    """`total = a + b`, as a column and as a matrix of one."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Add", ["a", "b"], ["total"]),
+            helper.make_node("Unsqueeze", ["total", "axes"], ["matrix"]),
+        ],
+        "sums",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows"]) for name in "ab"],
+        [
+            helper.make_tensor_value_info("total", TensorProto.FLOAT, ["rows"]),
+            helper.make_tensor_value_info("matrix", TensorProto.FLOAT, ["rows", 1]),
+        ],
+        [numpy_helper.from_array(np.array([1], np.int64), "axes")],
+    )
+    return onnx_model(graph)
 
 
 def lookup(rows: str | int = "rows") -> onnx.ModelProto:

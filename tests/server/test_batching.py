@@ -15,13 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelramp_server import serve
-from modelramp_server.batching.forward import groups, run
+from modelramp_server.batching import forward
+from modelramp_server.batching.forward import concatenated, groups, run
 from modelramp_server.batching.jobs import Job, JobQueue
 from modelramp_server.batching.warm_model import Observer
 from modelramp_server.batching.warmup import warm_up
 from modelramp_server.protocol.errors import ModelFailed, OutOfTime, QueueFull
+from modelramp_server.protocol.outputs import Records
 from modelramp_server.protocol.tensors import Array, TensorSpec
 from modelramp_server.runtime.base import WarmupFailed
+from modelramp_server.security.rate_limit import RateLimit
 from tests.server import models
 from tests.server.served import Served, eventually
 
@@ -99,6 +102,28 @@ def test_every_job_gets_its_own_rows_and_only_bad_ones_fail(requests: list[list[
     asyncio.run(check())
 
 
+def test_the_type_of_a_models_exception_is_told_and_its_traceback_logged_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Forgetful(Doubling):
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            raise KeyError("foo") if inputs["x"][0] else ValueError
+
+    clock = [0.0]
+    monkeypatch.setattr(forward, "_traces", RateLimit(1.0, 1.0, lambda: clock[0]))
+    jobs = [job(np.array([1])) for _ in range(1000)]
+    for one in jobs:
+        run(Forgetful(), [one], lambda rows: None)
+    assert {one.error.message for one in jobs} == {"the model failed on this input: KeyError: 'foo'"}
+    assert len(caplog.records) == 1 and 'raise KeyError("foo")' in caplog.text
+    other = job(np.array([0]))
+    run(Forgetful(), [other], lambda rows: None)
+    assert other.error.message == "the model failed on this input: ValueError" and len(caplog.records) == 2
+    clock[0] = 1.0
+    run(Forgetful(), jobs[:1], lambda rows: None)
+    assert len(caplog.records) == 3
+
+
 async def test_a_model_that_answers_other_rows_than_it_was_given_runs_singly() -> None:
     class Summing(Doubling):
         def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -107,6 +132,19 @@ async def test_a_model_that_answers_other_rows_than_it_was_given_runs_singly() -
     jobs = [job(np.array([1, 2])), job(np.array([3, 4]))]
     run(Summing(), jobs, lambda rows: None)
     assert [one.outputs["y"].tolist() for one in jobs] == [[3], [7]]
+
+
+async def test_frames_are_records_where_they_are_batched_and_run_row_by_row_too() -> None:
+    parts: list[dict[str, Any]] = [Records(y=np.array([1.0])), Records(y=np.array([2.0]))]
+    assert type(concatenated(parts)) is Records
+
+    class Framed(Doubling):
+        def predict(self, inputs: Any) -> dict[str, Any]:
+            return Records(super().predict(inputs))
+
+    jobs = [job(np.array([1])), job(np.array([2]))]
+    run(Framed(), jobs, lambda rows: None)
+    assert [type(one.outputs) for one in jobs] == [Records, Records]
 
 
 async def test_a_job_whose_time_is_up_never_reaches_the_model() -> None:

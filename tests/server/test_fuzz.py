@@ -2,8 +2,8 @@
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -33,6 +33,8 @@ class Model:
     named_outputs: bool = True
     params: Params = PARAMS
     optional: frozenset[str] = frozenset({"fp64", "int64"})
+    frames: bool | None = None
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 LEAVES = (

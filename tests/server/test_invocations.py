@@ -16,12 +16,15 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 
 from modelramp_server import serve
+from modelramp_server.batching.model_thread import LoadedModel
 from modelramp_server.protocol.errors import BadRequest
+from modelramp_server.protocol.invocations import decode
 from modelramp_server.protocol.params import Params, read
 from modelramp_server.protocol.tensors import TensorSpec
 from tests.server import models
 from tests.server.conftest import Start
 from tests.server.served import Reply, Served
+from tests.server.test_pyfunc import pyfunc
 
 JSON, CSV = "application/json", "text/csv"
 COLUMNS = [
@@ -131,6 +134,21 @@ def test_the_answer_is_mlflows(frame: Frame, peer: Peer, kind: str, body: Any) -
     assert reply.json["predictions"] == pytest.approx(expected["predictions"])
 
 
+def rounded(document: Any) -> Any:
+    return json.loads(json.dumps(document), parse_float=lambda text: round(float(text), 4))
+
+
+def peer_of_onnx(folder: Path, graph: Any, inputs: list[Any] | None) -> Path:
+    """A folder that MLflow serves too; with this signature, or none."""
+    models.onnx_folder(folder, graph)
+    document = yaml.safe_load((folder / "MLmodel").read_text())
+    document["flavors"]["python_function"] = {"loader_module": "mlflow.onnx", "data": "model.onnx"}
+    document["flavors"]["onnx"]["providers"] = ["CPUExecutionProvider"]
+    document["signature"] = {"inputs": json.dumps(inputs)} if inputs else None
+    (folder / "MLmodel").write_text(yaml.safe_dump(document))
+    return folder
+
+
 WIDE = [[0.5] * 64, [0.25] * 64]
 
 
@@ -139,17 +157,100 @@ WIDE = [[0.5] * 64, [0.25] * 64]
     [{"inputs": WIDE}, {"inputs": {"X": WIDE}}, {"instances": WIDE}, {"instances": [{"X": row} for row in WIDE]}],
     ids=["inputs", "inputs by name", "instances", "instances by name"],
 )
-def test_named_outputs_are_mlflows(onnx_server: Served, onnx_model: Path, tmp_path: Path, body: Any) -> None:
-    folder = shutil.copytree(onnx_model, tmp_path / "model")
-    document = yaml.safe_load((folder / "MLmodel").read_text())
-    document["flavors"]["python_function"] = {"loader_module": "mlflow.onnx", "data": "model.onnx"}
-    document["flavors"]["onnx"]["providers"] = ["CPUExecutionProvider"]
-    document["signature"] = {"inputs": json.dumps([models.tensor("X", "float32", [-1, 64])])}
-    (folder / "MLmodel").write_text(yaml.safe_dump(document))
+def test_named_outputs_are_mlflows(onnx_server: Served, estimator: Any, tmp_path: Path, body: Any) -> None:
+    inputs = [models.tensor("X", "float32", [-1, 64])]
+    folder = peer_of_onnx(tmp_path / "model", models.onnx_classifier(estimator), inputs)
     expected = Peer(folder).ask(body, JSON)["predictions"]
     found = ask(onnx_server, body).json["predictions"]
     assert found["label"] == expected["label"]
     assert np.allclose(found["probabilities"], expected["probabilities"], atol=1e-5)
+
+
+FEATURES = [f"p{index}" for index in range(64)]
+WIDE_FRAME = {"dataframe_split": {"columns": FEATURES, "data": WIDE}}
+WIDE_RECORDS = {"dataframe_records": [dict(zip(FEATURES, row, strict=True)) for row in WIDE]}
+TENSORS = [models.tensor("", "float32", [-1, 64])]
+TWO_FLOATS = [{"type": "float", "name": name, "required": True} for name in "ab"]
+TWO_NUMBERS = {"a": [1.5, 2.5], "b": [4.0, 5.0]}
+OF_ONNX: dict[str, tuple[Any, list[Any] | None, list[Any]]] = {
+    "tensors": (models.onnx_classifier, TENSORS, [WIDE_FRAME, WIDE_RECORDS, {"inputs": WIDE}]),
+    "a map of probabilities": (models.onnx_zipmap, None, [WIDE_FRAME, WIDE_RECORDS, {"inputs": WIDE}]),
+    "columns": (
+        lambda _: models.sums(),
+        TWO_FLOATS,
+        [
+            {"inputs": TWO_NUMBERS},
+            {"dataframe_split": {"columns": ["a", "b"], "data": [[1.5, 4.0], [2.5, 5.0]]}},
+            {"instances": [{"a": 1.5, "b": 4.0}]},
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("graph", "inputs", "bodies"), OF_ONNX.values(), ids=OF_ONNX.keys())
+def test_onnx_answers_have_the_shape_of_mlflows(
+    start: Start, tmp_path: Path, estimator: Any, graph: Any, inputs: list[Any] | None, bodies: list[Any]
+) -> None:
+    folder = peer_of_onnx(tmp_path / "model", graph(estimator), inputs)
+    server, peer = start(folder), Peer(folder)
+    for body in bodies:
+        reply = ask(server, body)
+        assert reply.status == 200, reply.body
+        assert rounded(reply.json) == rounded(peer.ask(body, JSON))
+
+
+ANYTHING = """
+import datetime
+import numpy as np
+import pandas
+
+ANSWERS = [
+    lambda x: x.to_numpy() * 2,
+    lambda x: x.to_frame("score"),
+    lambda x: x * 2,
+    lambda x: pandas.Series([1.5] * len(x)),
+    lambda x: {"label": ["a"] * len(x), "score": x.tolist()},
+    lambda x: {"only": x.tolist()},
+    lambda x: {"a": {"b": [1, 2], "c": None}, "n": 3},
+    lambda x: [{"label": "a", "score": np.float32(0.5), "box": np.arange(4)} for _ in x],
+    lambda x: None,
+    lambda x: "some text",
+    lambda x: [1, "two", None, True, [3.5]],
+    lambda x: [[1], [1, 2]],
+    lambda x: [["a", 1], ["b", 2]],
+    lambda x: [b"bytes", "text"],
+    lambda x: np.array(["a", "b"]),
+    lambda x: pandas.DataFrame({"when": pandas.to_datetime(["2020-01-02"]), "what": [{"k": (1, 2)}], "ok": [True]}),
+    lambda x: pandas.DataFrame({"kind": pandas.Categorical(["a", "b"]), 0: [1, 2]}),
+    lambda x: [datetime.date(2020, 1, 2)],
+]
+
+class Model:
+    def predict(self, data, params=None):
+        x = data["x"]
+        return ANSWERS[int(x.iloc[0])](x)
+
+def _load_pyfunc(path):
+    return Model()
+"""
+
+
+@pytest.fixture(scope="module")
+def anything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frame]:
+    columns = [{"type": "double", "name": "x", "required": True}]
+    folder = pyfunc(tmp_path_factory.mktemp("anything") / "model", "loader_anything", ANYTHING, columns)
+    server = Served(folder, allow_code=True).wait_ready()
+    yield Frame(folder, server)
+    server.stop()
+
+
+@pytest.mark.parametrize("number", range(ANYTHING.count("lambda")))
+def test_whatever_a_pyfunc_answers_is_told_as_mlflow_tells_it(anything: Frame, number: int) -> None:
+    peer = Peer(anything.folder)
+    for body in ({"dataframe_records": [{"x": number}, {"x": 0}]}, {"inputs": {"x": [number, 0.0]}}):
+        reply = ask(anything.server, body)
+        assert reply.status == 200, reply.body
+        assert reply.json == peer.ask(body, JSON)
 
 
 def test_a_frame_of_csv_for_a_model_of_one_matrix(onnx_server: Served) -> None:
@@ -231,7 +332,7 @@ def test_params_join_the_defaults_in_one_form_and_only_where_the_model_uses_them
 
 BAD: dict[str, tuple[str, Any, str]] = {
     "a fraction for an integer": (JSON, {"dataframe_records": [{**RECORDS[0], "b": 1.5}]}, "dataframe_records.b"),
-    "a null": (JSON, {"dataframe_records": [{**RECORDS[0], "a": None}]}, "dataframe_records.a"),
+    "a null": (JSON, {"dataframe_records": [{**RECORDS[0], "b": None}]}, "dataframe_records.b: a value is missing"),
     "a boolean for a number": (JSON, {"dataframe_records": [{**RECORDS[0], "a": True}]}, "dataframe_records.a"),
     "a string for a number": (JSON, {"dataframe_records": [{**RECORDS[0], "a": "1"}]}, "dataframe_records.a"),
     "a list for a number": (JSON, {"dataframe_records": [{**RECORDS[0], "a": [1, 2]}]}, "dataframe_records.a"),
@@ -258,8 +359,8 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "csv with a column twice": (CSV, "a,b,c,a\n1,1,1,1\n", "distinct"),
     "csv with a row too short": (CSV, "a,b,c\n1,1,1\n1,1\n", "row 2"),
     "csv with a word": (CSV, "a,b,c\nx,1,1\n", "csv.a: 'x'"),
-    "csv with an empty cell": (CSV, "a,b,c\n1,,1\n", "csv.b: ''"),
-    "csv with NaN": (CSV, "a,b,c\nnan,1,1\n", "csv.a: 'nan'"),
+    "csv with an empty cell": (CSV, "a,b,c\n1,,1\n", "csv.b: '' is no INT64; it may not lack values"),
+    "csv with NaN": (CSV, "a,b,c\n1,nan,1\n", "csv.b: 'nan'"),
     "csv with two numbers in a cell": (CSV, 'a,b,c\n"1,2",1,1\n', "csv.a: '1,2'"),
     "csv with cells that make one list": (CSV, 'a,b,c\n"[1",1,1\n"2]",1,1\n', "csv.a: '[1'"),
     "csv with as many values as cells": (CSV, 'a,b,c\n"1,2",1,1\n[3,1,1\n4],1,1\n', "csv.a"),
@@ -315,6 +416,48 @@ def test_values_may_be_missing_where_the_signature_says_so(tmp_path: Path, start
     nulls = ask(server, {"inputs": {"a": [None, None], "b": [1.0, 4.0]}})
     assert nulls.status == 200
     assert nulls.body == ask(server, {"dataframe_records": [{"b": 1.0}, {"b": 4.0}]}).body
-    for body in ({"dataframe_records": [{"a": 1.0, "b": None}]}, {"dataframe_records": [{"a": 1.0}]}):
-        reply = ask(server, body)
-        assert reply.status == 400 and "b" in reply.json["error"]
+    reply = ask(server, {"dataframe_records": [{"a": 1.0}]})
+    assert reply.status == 400 and "b" in reply.json["error"]
+
+
+GAPS: dict[str, tuple[str, Any]] = {
+    "split": (JSON, {"dataframe_split": {"columns": list("abcn"), "data": [[None, 6, 2, 0], [3, None, None, 1]]}}),
+    "records": (JSON, {"dataframe_records": [{"a": 3.5, "b": None, "c": 2, "n": 1}]}),
+    "inputs": (JSON, {"inputs": {"a": [None, None], "b": [5.5, 8], "c": [None, 1], "n": [1, 0]}}),
+    "instances": (JSON, {"instances": [{"a": None, "b": 6.5, "c": 2, "n": 0}]}),
+    "csv": (CSV, "a,b,c,n\n1,5,,1\n,6,2,0\n3,,2,1\n"),
+    "csv of NaN": (CSV, "a,b,c,n\n1,5,NaN,1\nnan,6,2,0\n"),
+}
+
+
+@pytest.fixture(scope="module")
+def gaps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frame]:
+    folder = models.gaps_folder(tmp_path_factory.mktemp("gaps") / "model")
+    server = Served(folder).wait_ready()
+    yield Frame(folder, server)
+    server.stop()
+
+
+@pytest.mark.parametrize(("kind", "body"), GAPS.values(), ids=GAPS.keys())
+def test_a_float_that_is_missing_is_nan_as_in_mlflow(gaps: Frame, kind: str, body: Any) -> None:
+    reply = ask(gaps.server, body, kind)
+    assert reply.status == 200, reply.body
+    assert reply.json == Peer(gaps.folder).ask(body, kind)
+
+
+@pytest.mark.parametrize("body", [{"inputs": [[1, None, 2, 0]]}, {"dataframe_split": {"data": [[1, None, None, 1]]}}])
+def test_a_matrix_may_have_gaps_as_in_mlflow(start: Start, tmp_path: Path, body: Any) -> None:
+    folder = models.gaps_folder(tmp_path / "model", [models.tensor("", "float64", [-1, 4])])
+    server, row = start(folder), next(iter(body.values()))
+    reply = ask(server, body)
+    assert reply.status == 200, reply.body
+    assert reply.json == Peer(folder).ask(body, JSON)
+    cells = ",".join("" if cell is None else str(cell) for cell in (row if isinstance(row, list) else row["data"])[0])
+    assert ask(server, f"p,q,r,s\n{cells}\n", CSV).json == reply.json
+
+
+def test_strings_integers_and_booleans_may_not_be_missing() -> None:
+    for datatype in ("BYTES", "INT64", "INT32", "BOOL"):
+        model = LoadedModel("", "", (TensorSpec("x", datatype, (-1,)),), (), False, 1, Params(), frozenset(), "")
+        with pytest.raises(BadRequest, match=rf"x: a value is missing; this column of {datatype} may not lack values"):
+            decode(b'{"dataframe_records": [{"x": null}]}', model)

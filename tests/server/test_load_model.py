@@ -91,7 +91,7 @@ def test_numbers_are_taken_only_if_they_mean_the_same(lookup: Model) -> None:
 
 
 def test_a_models_own_error_is_the_cause(lookup: Model) -> None:
-    with pytest.raises(ModelFailed, match="the model failed on this input") as error:
+    with pytest.raises(ModelFailed, match="the model failed on this input: InvalidArgument: ") as error:
         lookup.predict([1, 12])
     assert error.value.__cause__ is not None
     assert lookup.predict([9]).tolist() == [90.0]
@@ -113,6 +113,15 @@ def test_a_frame_goes_in_by_the_names_of_its_columns(tmp_path: Path) -> None:
         assert model.predict([["red", 3]])["twice"].tolist() == [6.0]
         with pytest.raises(ValueError, match=r"size: data has values that are no FP64"):
             model.predict(frame.assign(size=["1", None]))
+
+
+def test_a_frames_gaps_are_nan(tmp_path: Path) -> None:
+    rows = [[None, 6.0, 2.0, 0], [3.0, None, None, 1]]
+    with load_model(models.gaps_folder(tmp_path / "model")) as model:
+        answer = model.predict(pandas.DataFrame(rows, columns=list("abcn")))
+        assert answer.tolist() == model.predict(rows).tolist() == model.predict(np.array(rows, float)).tolist()
+        with pytest.raises(ValueError, match=r"n: a value is missing"):
+            model.predict(pandas.DataFrame([[1, 2, 3, None]], columns=list("abcn")))
 
 
 def test_a_model_across_rows_sees_all_of_them_together(tmp_path: Path) -> None:

@@ -35,6 +35,16 @@ class Model:
 def _load_pyfunc(path):
     return Model()
 """
+OBJECTS = """
+ANSWERS = [[{"label": "a"}, "plain text"], {"boxes": [[1], [1, 2.5]]}, None, [object()]]
+
+class Model:
+    def predict(self, data, params=None):
+        return ANSWERS[int(data["x"].iloc[0])]
+
+def _load_pyfunc(path):
+    return Model()
+"""
 BROKEN = """
 def _load_pyfunc(path):
     raise KeyError("the vocabulary")
@@ -70,6 +80,27 @@ def test_named_tensors_go_in_and_come_out_by_name(tmp_path: Path) -> None:
     ones = np.ones(2, np.float32)
     outputs = runtime.predict({"a": ones, "b": ones})
     assert outputs["sum"].tolist() == [2, 2] and outputs["rows"].tolist() == [2, 2]
+
+
+def test_what_no_tensor_holds_is_json_in_bytes_and_what_is_no_json_fails(start, tmp_path: Path) -> None:
+    columns = [{"type": "double", "name": "x", "required": True}]
+    server: Served = start(pyfunc(tmp_path / "model", "loader_objects", OBJECTS, columns), allow_code=True)
+
+    def infer(number: int, **parameters: Any) -> Any:
+        tensor = {"name": "x", "datatype": "FP64", "shape": [1], "data": [number]}
+        return server.call("POST", "/v2/models/digits/infer", {"inputs": [tensor], "parameters": parameters})
+
+    told = {number: infer(number).json["outputs"] for number in (0, 1, 2)}
+    text = {"datatype": "BYTES", "shape": [2]}
+    assert told[0] == [{"name": "predict", **text, "data": ['{"label":"a"}', "plain text"]}]
+    assert told[1] == [{"name": "boxes", **text, "data": ["[1]", "[1,2.5]"]}]
+    assert told[2] == [{"name": "predict", "datatype": "BYTES", "shape": [], "data": ["null"]}]
+    assert infer(0, binary_data_output=True).body.endswith(b'\x0d\0\0\0{"label":"a"}\x0a\0\0\0plain text')
+    for reply in (infer(3), server.call("POST", "/invocations", {"inputs": {"x": [3]}})):
+        assert reply.status == 500
+        assert reply.json["error"] == (
+            "the model failed on this input: TypeError: Object of type object is not JSON serializable"
+        )
 
 
 def test_batches_only_where_they_were_asked_for(start, tmp_path: Path, estimator: Any) -> None:

@@ -1,5 +1,6 @@
 """Which models are served, by what, and how the others are refused: a reason and a sentence, before traffic."""
 
+import importlib.util
 import json
 import zipfile
 from pathlib import Path
@@ -181,6 +182,33 @@ def test_columns_of_text_and_numbers_are_inputs_of_their_own(tmp_path: Path) -> 
     assert [(spec.name, spec.datatype) for spec in runtime.inputs] == [("colour", "BYTES"), ("size", "FP64")]
     outputs = runtime.predict({"colour": np.array(["red", "blue"], object), "size": np.array([1.0, 2.0])})
     assert outputs["predict"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(("kind", "part"), [("double", "takes its columns by name"), ("string", "text columns")])
+def test_what_needs_pandas_says_how_to_get_it(tmp_path: Path, monkeypatch, kind: str, part: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(FEW, columns=list("abcd"))
+    scale = ColumnTransformer([("scale", StandardScaler(), ["a", "b"])])
+    columns = [{"type": kind, "name": name} for name in "abcd"]
+    folder = models.write_mlmodel(tmp_path / "model", {"sklearn": SKOPS}, columns, [])
+    skops.io.dump(make_pipeline(scale, LogisticRegression()).fit(frame, CLASSES), folder / "model.skops")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pandas" else find(name))
+    with pytest.raises(MissingPackages, match=rf"{part}.* pandas, .*pip install 'modelramp\[pyfunc\]'"):
+        warm_up(load(mlmodel.read(folder), "auto", "cpu", allow_code=False), None, 1, 4)
+    if kind == "string":
+        with pytest.raises(MissingPackages, match=r"text columns.* pip install 'modelramp\[pyfunc\]'"):
+            requirements.check(mlmodel.read(folder), "auto", allow_code=False)
+
+
+def test_a_model_fitted_on_a_frame_takes_arrays_without_a_warning(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    estimator = LogisticRegression().fit(pandas.DataFrame(FEW, columns=list("abcd")), CLASSES)
+    inputs = [models.tensor("", "float64", [-1, 4])]
+    folder = models.write_mlmodel(tmp_path / "model", {"sklearn": SKOPS}, inputs, [])
+    skops.io.dump(estimator, folder / "model.skops")
+    runtime = load(mlmodel.read(folder), "auto", "cpu", allow_code=False)
+    assert len(runtime.predict({"input": FEW})["predict"]) == len(FEW)  # warnings are errors here
 
 
 def test_a_classifiers_map_of_probabilities_becomes_columns(tmp_path: Path, estimator: Any) -> None:

@@ -161,6 +161,20 @@ def test_a_model_of_columns_takes_them_by_name(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_gaps_among_floats_are_nan_and_others_cost_their_row(kind: str, tmp_path: Path) -> None:
+    model = models.gaps_folder(tmp_path / "model")
+    rows = pandas.DataFrame({"a": [1.0, None, 3], "b": [5.0, 6, None], "c": [None, 2.0, 2], "n": [1, None, 1]})
+    source = tmp_path / f"in.{kind}"
+    rows = rows.astype({"n": "Int64"})
+    rows.to_csv(source, index=False) if kind == "csv" else rows.to_parquet(source)
+    read = pandas.read_csv if kind == "csv" else pandas.read_parquet
+    assert scored(model, source, tmp_path / "out") is Status.SOME_FAILED
+    [failed] = lines(tmp_path / "out/failures.jsonl")
+    assert failed["row"] == 2 and "may not lack values" in failed["error"]
+    assert read(tmp_path / "out" / source.name)["prediction"].notna().tolist() == [True, False, True]
+
+
 def npy(path: Path, array: Any) -> None:
     np.save(path, array, allow_pickle=True)
 

@@ -1,5 +1,6 @@
 """One forward for several requests: concatenate, run, check, split; one that fails never fails its mates."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 
@@ -9,10 +10,14 @@ import orjson
 from modelramp_server.batching.jobs import LEFT, Job
 from modelramp_server.protocol.errors import ClientLeft, ModelFailed, OutOfTime
 from modelramp_server.protocol.tensors import Array
-from modelramp_server.runtime.base import Runtime, TakesParams
+from modelramp_server.runtime.base import Runtime, TakesParams, with_type
+from modelramp_server.security.rate_limit import RateLimit
 
 # A model that calls sys.exit() must not end the thread that everybody waits for.
 _FAILURES = (Exception, SystemExit)
+_traces = RateLimit(1.0, 1.0)  # of each type of exception one a second, however many requests fail
+
+log = logging.getLogger(__name__)
 
 
 def groups(jobs: Iterable[Job], limit: int) -> list[list[Job]]:
@@ -82,7 +87,7 @@ def _together(runtime: Runtime, jobs: list[Job], forward_done: Callable[[int], N
     start = 0
     for job in jobs:
         end = start + job.rows
-        job.outputs = {name: array[start:end] for name, array in outputs.items()}
+        job.outputs = type(outputs)({name: array[start:end] for name, array in outputs.items()})
         start = end
     return True
 
@@ -91,8 +96,9 @@ def _single(runtime: Runtime, job: Job, forward_done: Callable[[int], None]) -> 
     try:
         job.outputs = predicted(runtime, job.inputs, job.params)
     except _FAILURES as error:
-        text = (str(error).strip() or type(error).__name__).splitlines()[0][:500]
-        job.error = ModelFailed(f"the model failed on this input: {text}")
+        job.error = ModelFailed(f"the model failed on this input: {with_type(error)}")
+        if not _traces.take(type(error).__name__):
+            log.exception("the model failed on an input")
     finally:
         forward_done(job.rows)
 
@@ -132,4 +138,4 @@ def row_costs(
 
 def concatenated(parts: list[dict[str, Array]]) -> dict[str, Array]:
     """Rows of several inputs (or outputs) one after the other."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return type(parts[0])({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})

@@ -6,8 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from modelramp_server.batching.jobs import JobQueue
@@ -18,7 +18,15 @@ from modelramp_server.batching.warm_model import Beside, Observer, WarmModel
 from modelramp_server.batching.warmup import Warm, warm_up
 from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import TensorSpec
-from modelramp_server.runtime.base import LoadFailed, ModelProblem, Runtime, TakesParams, WarmupFailed, computes_here
+from modelramp_server.runtime.base import (
+    LoadFailed,
+    ModelProblem,
+    Runtime,
+    TakesParams,
+    TellsClasses,
+    WarmupFailed,
+    computes_here,
+)
 from modelramp_server.runtime.cpus import cpus, whole_cpus
 from modelramp_server.runtime.mlmodel import MLmodel
 
@@ -35,7 +43,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """What the event loop knows of the model once it is ready; `optional` are the columns that it can do without;
-    `fallback` says why it is not on the GPU that was looked for, or is empty."""
+    `fallback` says why it is not on the GPU that was looked for, or is empty; `frames` and `classes` as of
+    invocations.Model."""
 
     runtime: str
     device: str
@@ -46,6 +55,8 @@ class LoadedModel:
     params: Params
     optional: frozenset[str]
     fallback: str
+    frames: bool | None = None
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +184,8 @@ def prepare(load: Callable[[], tuple[MLmodel, Runtime]], limits: BatchLimits) ->
             Params(model.signature.params, isinstance(runtime, TakesParams)),
             frozenset(column.name for column in model.signature.columns if not column.required),
             runtime.fallback,
+            model.signature.frames,
+            runtime.classes if isinstance(runtime, TellsClasses) else {},
         )
     except ModelProblem:
         raise

@@ -17,7 +17,7 @@ import numpy as np
 from modelramp_server.batching.few_threads import use_few_threads
 from modelramp_server.batching.forward import concatenated, row_costs, seconds
 from modelramp_server.protocol.tensors import DTYPES, Array, TensorSpec, datatype_of
-from modelramp_server.runtime.base import Runtime, WarmupFailed, computes_here
+from modelramp_server.runtime.base import ModelProblem, Runtime, WarmupFailed, computes_here, with_type
 
 _FREE_SIZE = 1
 _TIMED, _TIMED_UP_TO = 3, 1.0  # forwards of a size, where the largest batch takes less than so many seconds
@@ -57,6 +57,7 @@ def warm_up(runtime: Runtime, example: Path | None, forwards: int, batch_size: i
 
     Raises:
         WarmupFailed: every input tried made the model raise.
+        ModelProblem: the runtime says what the image lacks.
     """
     tried = _tried(runtime, row_variants(runtime.inputs, example))
     for _ in range(forwards - 1):
@@ -125,14 +126,18 @@ def _tried(runtime: Runtime, variants: list[Inputs]) -> list[_Tried]:
     for variant in variants:
         try:
             outputs = runtime.predict(variant)
+        except ModelProblem:
+            raise
         except Exception as error:
             failure = failure or error
         else:
             if not working or _shapes(variant) == _shapes(working[0][0]):
                 working.append((variant, outputs))
     if not working:
-        text = (str(failure).strip() or type(failure).__name__).splitlines()[0][:500]
-        raise WarmupFailed(f"the model failed on every warm-up input made from its declared inputs: {text}")
+        assert failure is not None
+        raise WarmupFailed(
+            f"the model failed on every warm-up input made from its declared inputs: {with_type(failure)}"
+        )
     return working
 
 

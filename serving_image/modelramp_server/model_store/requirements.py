@@ -16,6 +16,7 @@ from modelramp_server.runtime.base import MissingPackages, UnsupportedModel
 from modelramp_server.runtime.choice import choose, packages
 from modelramp_server.runtime.mlmodel import MLmodel
 from modelramp_server.runtime.policy import check_code
+from modelramp_server.runtime.sklearn import PANDAS
 from modelramp_server.settings import RuntimeName
 
 _REMEDY = "make an image that has it: docs/server.md, 'A model that needs more than the image has'"
@@ -62,7 +63,7 @@ def _compare(model: MLmodel, flavor: str) -> None:
 def _check_sklearn(model: MLmodel) -> None:
     text_columns = [column.name for column in model.signature.columns if column.datatype == "BYTES"]
     if text_columns and importlib.util.find_spec("pandas") is None:
-        raise MissingPackages(f"the model's text columns {text_columns} need pandas, not in this image")
+        raise MissingPackages(f"the model's text columns {text_columns} need {PANDAS}")
     if not _is_pickle(model):
         _check_modules(model.file("sklearn", "pickled_model", "model.pkl"))
 

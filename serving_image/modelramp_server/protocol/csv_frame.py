@@ -12,6 +12,8 @@ import orjson
 
 from modelramp_server.protocol.errors import BadRequest
 
+_NAN = ("", "NaN", "nan")
+
 Rows = list[list[str]]
 
 
@@ -40,14 +42,17 @@ def read(body: bytes) -> tuple[list[str], Rows]:
 
 
 def typed(cells: list[str], datatype: str, where: str, gaps: bool = False) -> list[Any]:
-    """Cells of one column, or of one row, as JSON would have them; `gaps`: an empty one is null.
+    """Cells of one column, or of one row, as JSON would have them. An empty one is null with `gaps`, and among floats,
+    where NaN is too.
 
     Raises:
         BadRequest: a cell that is no number, or no boolean.
     """
     if datatype == "BYTES":
         return [cell or None for cell in cells] if gaps else list(cells)
-    if gaps:
+    if datatype.startswith("FP"):
+        cells = ["null" if cell in _NAN else cell for cell in cells]
+    elif gaps:
         cells = [cell or "null" for cell in cells]
     if datatype == "BOOL":
         cells = [cell.strip().lower() for cell in cells]
@@ -57,7 +62,7 @@ def typed(cells: list[str], datatype: str, where: str, gaps: bool = False) -> li
         values = []
     if len(values) != len(cells):
         wrong = next((cell for cell in cells if not _is_value(cell)), "")
-        raise BadRequest(f"{where}: {wrong[:50]!r} is no {datatype}")
+        raise BadRequest(f"{where}: {wrong[:50]!r} is no {datatype}{'' if wrong else '; it may not lack values'}")
     return values
 
 

@@ -4,6 +4,8 @@ Specification: mlflow.org, "Local inference server"; no pandas is needed. A fram
 rank 2 is that input's matrix; otherwise its columns are the model's inputs, and columns beside them are ignored.
 """
 
+import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +15,7 @@ import orjson
 
 from modelramp_server.protocol import csv_frame
 from modelramp_server.protocol.errors import BadRequest
+from modelramp_server.protocol.outputs import Named, Records
 from modelramp_server.protocol.params import Params
 from modelramp_server.protocol.tensors import (
     DTYPES,
@@ -30,12 +33,14 @@ _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 @dataclass(slots=True)
 class Invocation:
-    """Checked inputs. `by_record`: the answer is one record per row, as for a frame; `named`: outputs have names."""
+    """Checked inputs. `named`: outputs have names; `by_record`: such are told as one record per row, as of a frame;
+    `classes` as of Model."""
 
     inputs: dict[str, Array]
     rows: int
     by_record: bool
     named: bool
+    classes: Mapping[str, Sequence[str]]
     params: bytes = b""
 
 
@@ -49,6 +54,14 @@ class Model(Protocol):
     @property
     def named_outputs(self) -> bool:
         """Whether its outputs have names."""
+
+    @property
+    def frames(self) -> bool | None:
+        """Whether MLflow gives it frames, by its signature; None: what it gets is what was sent."""
+
+    @property
+    def classes(self) -> Mapping[str, Sequence[str]]:
+        """The names of an output's columns, by the output."""
 
     @property
     def params(self) -> Params:
@@ -78,14 +91,17 @@ def decode(body: bytes, model: Model) -> Invocation:
     form = given[0]
     columns, matrix = _READERS[form](document[form])
     arrays = bind(columns, matrix, model, form)
-    return Invocation(arrays, rows_of(arrays, model.inputs), form.startswith("dataframe"), model.named_outputs, told)
+    by_record = form.startswith("dataframe") if model.frames is None else model.frames
+    return Invocation(arrays, rows_of(arrays, model.inputs), by_record, model.named_outputs, model.classes, told)
 
 
 def decode_csv(body: bytes, model: Model) -> Invocation:
     """Parse and check a CSV body of `/invocations`; arguments and errors as for `decode`."""
     names, rows = csv_frame.read(body)
     arrays = bind_csv(names, rows, model)
-    return Invocation(arrays, rows_of(arrays, model.inputs), True, model.named_outputs)
+    return Invocation(
+        arrays, rows_of(arrays, model.inputs), model.frames is not False, model.named_outputs, model.classes
+    )
 
 
 def bind_csv(names: list[str], rows: csv_frame.Rows, model: Model, first: int = 1) -> dict[str, Array]:
@@ -110,14 +126,31 @@ def bind_csv(names: list[str], rows: csv_frame.Rows, model: Model, first: int = 
 
 def encode(invocation: Invocation, outputs: Mapping[str, Array]) -> bytes:
     """The answer: a list for an unnamed output; for named ones an object of lists, or records for a frame."""
-    lists = {name: as_lists(array) for name, array in outputs.items()}
-    predictions: Any = lists
-    if not invocation.named and len(lists) == 1:
-        predictions = next(iter(lists.values()))
-    elif invocation.by_record and all(array.ndim for array in outputs.values()):
-        columns = {name: value if isinstance(value, list) else value.tolist() for name, value in lists.items()}
-        predictions = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps({"predictions": _predictions(invocation, outputs)}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _predictions(invocation: Invocation, outputs: Mapping[str, Array]) -> Any:
+    own_names = isinstance(outputs, Named)
+    if len(outputs) == 1 and not (own_names or invocation.named):
+        return as_lists(next(iter(outputs.values())))
+    by_record = isinstance(outputs, Records) if own_names else invocation.by_record
+    columns = {name: _flat(array) for name, array in outputs.items()} if by_record else outputs
+    lists = {name: as_lists(array) for name, array in columns.items()}
+    if invocation.classes:
+        lists |= {name: _maps(outputs[name], classes) for name, classes in invocation.classes.items()}
+    if not by_record or not all(array.ndim for array in outputs.values()):
+        return lists
+    cells = [value if isinstance(value, list) else value.tolist() for value in lists.values()]
+    return [dict(zip(lists, row, strict=True)) for row in zip(*cells, strict=True)]
+
+
+def _flat(array: Array) -> Array:
+    """A column; of a matrix that has no other its only one, as mlflow.onnx makes of it."""
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _maps(array: Array, classes: Sequence[str]) -> list[dict[str, Any]]:
+    return [dict(zip(classes, row, strict=True)) for row in as_lists(array)]
 
 
 def _split(value: object) -> tuple[dict[str, Any] | None, Any]:
@@ -205,16 +238,12 @@ def _by_position(matrix: Any, specs: Sequence[TensorSpec], form: str) -> dict[st
 
 
 def _column(data: Any, spec: TensorSpec, where: str, optional: frozenset[str]) -> Array:
-    """A column; where values may be missing, they are NaN among numbers and None among strings, as in a frame."""
-    if spec.name not in optional or not isinstance(data, list) or None not in data:
+    """A column; strings that are missing where they may be are None, as in a frame."""
+    if spec.datatype != "BYTES" or spec.name not in optional or not isinstance(data, list) or None not in data:
         return _checked(data, spec, where)
-    if spec.datatype not in ("FP32", "FP64", "BYTES"):
-        raise BadRequest(f"{where}: {spec.datatype} can't be null")
-    missing = np.array([item is None for item in data])
-    array = np.full(len(data), None if spec.datatype == "BYTES" else np.nan, DTYPES[spec.datatype])
-    known = [item for item in data if item is not None]
-    if known:
-        array[~missing] = _checked(known, spec, where)
+    array = np.full(len(data), None, object)
+    if known := [item for item in data if item is not None]:
+        array[[item is not None for item in data]] = _checked(known, spec, where)
     return array
 
 
@@ -222,19 +251,26 @@ def _checked(data: Any, spec: TensorSpec, where: str) -> Array:
     try:
         array = from_json(data, spec.datatype, where)
     except BadRequest:
-        if DTYPES[spec.datatype].kind not in "iu" or not isinstance(data, list | np.ndarray):
+        if not isinstance(data, list | np.ndarray):
             raise
-        array = from_json(_whole(data), spec.datatype, where)
+        array = from_json(_as_in_a_frame(data, spec, where), spec.datatype, where)
     if array.ndim == 2 and array.shape[1] == 1 and len(spec.shape) == 1:
         array = array.reshape(-1)
     check_shape(array, spec, where)
     return array
 
 
-def _whole(data: list[Any] | Array) -> list[Any]:
-    """Integers that a frame wrote as 1.0, as it does for a column that once lacked a value."""
-    data = data.tolist() if isinstance(data, np.ndarray) else data
-    return [int(item) if isinstance(item, float) and item.is_integer() else item for item in data]
+def _as_in_a_frame(data: list[Any] | Array, spec: TensorSpec, where: str) -> Any:
+    """What a frame says otherwise than JSON: floats that are missing are NaN, integers beside them are written 1.0."""
+    items = np.array(data, dtype=object)
+    flat, kind = items.reshape(-1), DTYPES[spec.datatype].kind
+    missing = [item is None for item in flat]
+    if any(missing) and kind != "f":
+        raise BadRequest(f"{where}: a value is missing; this column of {spec.datatype} may not lack values")
+    flat[missing] = math.nan
+    if kind in "iu":
+        flat[:] = [int(item) if isinstance(item, float) and item.is_integer() else item for item in flat]
+    return items.tolist()
 
 
 def as_lists(array: Array) -> Any:
@@ -244,8 +280,12 @@ def as_lists(array: Array) -> Any:
     plain = array.dtype.kind in "fiub" and is_finite(array)
     if plain:
         return array if array.flags.c_contiguous else array.copy(order="C")
-    flat = to_json(array)
+    flat = to_json(array) if array.dtype.kind == "f" else [_as_value(item) for item in array.ravel().tolist()]
     return flat if array.ndim <= 1 else _shaped(list(flat), array.shape)
+
+
+def _as_value(item: Any) -> Any:
+    return base64.encodebytes(item).decode() if isinstance(item, bytes) else item
 
 
 def _shaped(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:

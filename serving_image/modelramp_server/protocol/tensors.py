@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from modelramp_server.protocol.errors import BadRequest
@@ -120,7 +121,7 @@ def to_bytes(array: Array) -> bytes:
     """The binary tensor extension's form of an output."""
     if datatype_of(array) != "BYTES":
         return np.ascontiguousarray(array).tobytes()
-    parts = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist()]
+    parts = [item if isinstance(item, bytes) else as_text(item).encode() for item in array.ravel().tolist()]
     return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
 
 
@@ -203,7 +204,7 @@ def reshape(array: Array, shape: tuple[int, ...], where: str) -> Array:
     """Give flat or nested data its declared shape.
 
     Raises:
-        BadRequest: the count of values differs, or nested data has another shape.
+        BadRequest: the count of values differs, nested data has another shape, or no array may be so long.
     """
     if array.shape == shape:
         return array
@@ -211,7 +212,10 @@ def reshape(array: Array, shape: tuple[int, ...], where: str) -> Array:
         raise BadRequest(f"{where}: shape {list(shape)} needs {math.prod(shape)} values, data has {array.size}")
     if array.ndim > 1:
         raise BadRequest(f"{where}: data is nested as {list(array.shape)}, shape says {list(shape)}")
-    return array.reshape(shape)
+    try:
+        return array.reshape(shape)
+    except (ValueError, OverflowError):  # a zero among its sizes hides how large the others are
+        raise BadRequest(f"{where}: shape {list(shape)} is beyond what an array may have") from None
 
 
 def _few_floats(data: list[Any]) -> Array | None:
@@ -280,5 +284,13 @@ def _number(value: float) -> float | str:
 
 
 def as_text(item: object) -> str:
-    """An element of BYTES."""
-    return item.decode(errors="replace") if isinstance(item, bytes) else str(item)
+    """An element of BYTES: what is no text is JSON.
+
+    Raises:
+        TypeError: it can't be.
+    """
+    if isinstance(item, str):
+        return item
+    if isinstance(item, bytes):
+        return item.decode(errors="replace")
+    return orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY).decode()

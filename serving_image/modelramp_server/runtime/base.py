@@ -1,6 +1,6 @@
 """What the server asks of a runtime, and the ways in which loading one can fail."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from modelramp_server.protocol.tensors import Array, TensorSpec
@@ -51,6 +51,8 @@ class Around:
         self.at_once = runtime.at_once
         if isinstance(runtime, UsesThreads):
             self.use_threads = runtime.use_threads
+        if isinstance(runtime, TellsClasses):
+            self.classes = runtime.classes
 
 
 @runtime_checkable
@@ -60,6 +62,13 @@ class UsesThreads(Protocol):
     def use_threads(self, count: int) -> None:
         """Spread forwards over so many from now on."""
         ...
+
+
+@runtime_checkable
+class TellsClasses(Protocol):
+    """A runtime whose outputs may be columns with names: by output, as soon as it has run once."""
+
+    classes: Mapping[str, Sequence[str]]
 
 
 @runtime_checkable
@@ -117,3 +126,9 @@ class WarmupFailed(ModelProblem):
 def first_line(error: BaseException) -> str:
     """An exception as one line of text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+
+
+def with_type(error: BaseException) -> str:
+    """The same behind its type, without which "'foo'" says nothing."""
+    kind = type(error).__name__
+    return f"{kind}: {first_line(error)}" if str(error).strip() else kind

@@ -49,6 +49,11 @@ class Signature:
     columns: tuple[Column, ...] = ()
     params: tuple[ParamSpec, ...] = ()
 
+    @property
+    def frames(self) -> bool | None:
+        """Whether MLflow gives the model frames; None: whatever it is asked with."""
+        return bool(self.columns) if self.columns or self.inputs else None
+
 
 @dataclass(frozen=True, slots=True)
 class MLmodel:

@@ -55,11 +55,19 @@ class OnnxRuntime:
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs() if node.type in _DATATYPES)
         self._names = [node.name for node in self._session.get_outputs()]
+        self.classes: dict[str, list[str]] = {}
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One forward; sequences of maps (classifiers' ZipMap) become one column per key."""
         values = self._session.run(self._names, inputs)
-        return {name: _as_array(value) for name, value in zip(self._names, values, strict=True)}
+        return {name: self._as_array(name, value) for name, value in zip(self._names, values, strict=True)}
+
+    def _as_array(self, name: str, value: Any) -> Array:
+        if isinstance(value, np.ndarray):
+            return value
+        keys = sorted(value[0])
+        self.classes[name] = [str(key) for key in keys]
+        return np.array([[row[key] for key in keys] for row in value], dtype=np.float32)
 
     def use_threads(self, count: int) -> None:
         """See UsesThreads. A session gets them when it is made; never two of them, for each has the weights."""
@@ -97,9 +105,3 @@ def _spec(node: Any) -> TensorSpec:
         raise UnsupportedModel(f"the graph's {node.name} is a {node.type}; only tensors are served")
     shape = tuple(size if isinstance(size, int) and size > 0 else -1 for size in node.shape or ())
     return TensorSpec(node.name, _DATATYPES.get(node.type, "FP32"), shape)
-
-
-def _as_array(value: Any) -> Array:
-    if isinstance(value, np.ndarray):
-        return value
-    return np.array([[row[key] for key in sorted(row)] for row in value], dtype=np.float32)

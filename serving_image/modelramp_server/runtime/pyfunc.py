@@ -3,6 +3,7 @@
 What the loader does can't be seen from outside, so it runs only with ALLOW_CODE.
 """
 
+import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas
 
+from modelramp_server.protocol.outputs import Named, Records
 from modelramp_server.protocol.tensors import Array, TensorSpec
 from modelramp_server.runtime.base import LoadFailed, UnsupportedModel, first_line
 from modelramp_server.runtime.device import place_on_cpu
@@ -89,13 +91,37 @@ def _inputs(model: MLmodel) -> tuple[TensorSpec, ...]:
 
 def _arrays(result: Any) -> dict[str, Array]:
     """A frame's columns by name, a mapping's values by key, or the one thing that it is."""
+    if isinstance(result, pandas.Series):
+        result = result.to_frame()
     if isinstance(result, pandas.DataFrame):
-        return {str(name): _array(column) for name, column in result.items()}
+        return Records({str(name): _array(column) for name, column in result.items()})
     if isinstance(result, Mapping):
-        return {str(name): _array(value) for name, value in result.items()}
+        return Named({str(name): _array(value) for name, value in result.items()})
     return {_OUTPUT: _array(result)}
 
 
 def _array(value: Any) -> Array:
-    array = np.asarray(value.toarray() if hasattr(value, "toarray") else value)
-    return array.astype(object) if array.dtype.kind in "USMmO" else array
+    """Numbers as they are; of anything else, what MLflow's JSON would have.
+
+    Raises:
+        TypeError: that has no place for it.
+    """
+    value = value.toarray() if hasattr(value, "toarray") else value
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of several lengths
+        array = np.fromiter(value, object)
+    if array.dtype.kind not in "USMmO":
+        return array
+    if isinstance(value, pandas.Series):
+        value = value.astype(object)  # pandas' timestamps are no integers, as numpy's are
+    objects = array if array.dtype == object else np.array(value, dtype=object)
+    return np.fromiter(map(_plain, objects.flat), object, objects.size).reshape(objects.shape)
+
+
+def _plain(item: Any) -> Any:
+    if item is None or isinstance(item, str | bytes):
+        return item
+    from mlflow.utils.proto_json_utils import NumpyEncoder
+
+    return json.loads(json.dumps(item, cls=NumpyEncoder))

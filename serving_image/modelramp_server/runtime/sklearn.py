@@ -2,6 +2,7 @@
 
 import importlib.util
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from modelramp_server.settings import Device
 
 _OUTPUT = "predict"
 _INPUT = "input"
+PANDAS = "pandas, not in this image: pip install 'modelramp[pyfunc]'"
+_BY_NAME = "columns using strings is only supported for"
+_ARRAYS_FOR_A_FRAME = "X does not have valid feature names"
 
 
 class SklearnRuntime:
@@ -44,19 +48,30 @@ class SklearnRuntime:
         self._predict = getattr(self._estimator, function, None)
         if self._predict is None:
             raise LoadFailed(f"MLmodel's predict_fn is {function}, which {type(self._estimator).__name__} lacks")
+        warnings.filterwarnings("ignore", _ARRAYS_FOR_A_FRAME, UserWarning)
         self._columns = [column.name for column in model.signature.columns]
         self.inputs = _inputs(model, self._estimator)
         self._frame = bool(self._columns) and importlib.util.find_spec("pandas") is not None
         if not self._frame and any(spec.datatype == "BYTES" for spec in self.inputs if self._columns):
-            raise MissingPackages("the model's inputs have text columns, which need pandas, not in this image")
+            raise MissingPackages(f"the model's inputs have text columns, which need {PANDAS}")
         names = [spec.name for spec in model.signature.outputs]
         self._output = names[0] if len(names) == 1 and names[0] else _OUTPUT
         self.outputs: tuple[TensorSpec, ...] = ()
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """One call of the estimator on all rows."""
+        """One call of the estimator on all rows.
+
+        Raises:
+            MissingPackages: it chooses columns by name, which needs pandas.
+        """
         assert self._predict is not None
-        return {self._output: np.asarray(self._predict(self._rows(inputs)))}
+        rows = self._rows(inputs)
+        try:
+            return {self._output: np.asarray(self._predict(rows))}
+        except ValueError as error:
+            if self._columns and not self._frame and _BY_NAME in str(error):
+                raise MissingPackages(f"the model takes its columns by name, which needs {PANDAS}") from None
+            raise
 
     def _rows(self, inputs: Mapping[str, Array]) -> Any:
         if not self._columns:

@@ -19,7 +19,7 @@ from modelramp_server.model_store import fetch
 from modelramp_server.protocol.errors import BadRequest, ModelFailed
 from modelramp_server.protocol.tensors import Array, rows_of
 from modelramp_server.runtime import mlmodel
-from modelramp_server.runtime.base import Runtime, first_line
+from modelramp_server.runtime.base import Runtime, with_type
 from modelramp_server.runtime.choice import load
 from modelramp_server.scoring.inputs import bound
 from modelramp_server.settings import LoadSettings, parse
@@ -133,4 +133,4 @@ def _run(runtime: Runtime, inputs: dict[str, Array], rows: int, batch: int, para
         parts = ({name: array[start : start + batch] for name, array in inputs.items()} for start in starts)
         return concatenated([predicted(runtime, part, params) for part in parts])
     except (Exception, SystemExit) as error:  # a model that calls sys.exit() ends nobody's program
-        raise ModelFailed(f"the model failed on this input: {first_line(error)}") from error
+        raise ModelFailed(f"the model failed on this input: {with_type(error)}") from error
