@@ -4,7 +4,7 @@ Ready says that the stable revision serves; all others stand only while True, so
 """
 
 from modelramp.api.status import Cause, Condition, Phase
-from modelramp.domain import moves, queries
+from modelramp.domain import causes, moves, queries
 from modelramp.domain.turn import Turn
 from modelramp.domain.world import Resolved, Unreachable, Unresolved
 
@@ -138,7 +138,7 @@ def _tried_again(turn: Turn) -> bool:
     target, back_off = turn.snap.target, turn.status.back_off
     if target is None or back_off is None or back_off.revision != target.revision:
         return False
-    return moves.last_cause(turn, target.revision) is Cause.SPEC
+    return causes.last(turn, target.revision) is Cause.SPEC
 
 
 def _condition(turn: Turn, kind: str, reason: str, message: str, status: str = "True") -> Condition:

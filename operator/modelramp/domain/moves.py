@@ -15,7 +15,7 @@ from modelramp.api.status import (
     Rejected,
     StepStatus,
 )
-from modelramp.domain import analysis, drift, errors
+from modelramp.domain import analysis, causes, drift, errors
 from modelramp.domain.approval import STEP_PAUSES
 from modelramp.domain.share import Share, held, in_hand, wanted
 from modelramp.domain.snapshot import Target
@@ -50,7 +50,7 @@ def begin(turn: Turn, target: Target, phase: Phase, why: Cause | None = None) ->
         revision=target.revision,
         version=target.version,
         attempt=max(tried, default=0) + 1,
-        cause=why or cause(turn, target),
+        cause=why or causes.of(turn, target),
         direct=came_back(turn, target.revision),
         started_at=turn.now,
         waiting_since=turn.now,
@@ -77,22 +77,6 @@ def starting(turn: Turn, size: int) -> None:
 def came_back(turn: Turn, revision: str) -> bool:
     """Whether what is asked for was stable within the rollback window."""
     return any(f.revision == revision for f in turn.status.former)
-
-
-def cause(turn: Turn, target: Target) -> Cause:
-    """An alias does not change generation; a spec does, and a change of server settings keeps the version."""
-    stable, back_off = turn.status.stable, turn.status.back_off
-    if back_off is not None and back_off.revision == target.revision:
-        return last_cause(turn, target.revision)  # the same rollout, tried again
-    if stable is None or stable.version == target.version or turn.snap.spec.model.alias is None:
-        return Cause.SPEC
-    return Cause.SPEC if turn.status.observed_generation != turn.snap.generation else Cause.ALIAS
-
-
-def last_cause(turn: Turn, revision: str) -> Cause:
-    """Of the last attempt, as history tells it."""
-    began = (h for h in reversed(turn.status.history) if h.revision == revision and h.action == "CandidateStarted")
-    return next((Cause(h.reason) for h in began), Cause.ALIAS)
 
 
 def enter_step(turn: Turn, index: int, phase: Phase) -> None:
