@@ -102,10 +102,10 @@ class FrontDoor:
             if "auth_open" in settings.model_fields_set:
                 raise InvalidSettings("AUTH_OPEN: nothing needs credentials without API_KEYS_FILE or JWT_JWKS")
             return None
+        from modelramp_server.rate_limit import RateLimit
         from modelramp_server.security.api_keys import ApiKeys
         from modelramp_server.security.guard import Guard
         from modelramp_server.security.operator_key import OperatorKey
-        from modelramp_server.security.rate_limit import RateLimit
 
         burst = settings.rate_burst or max(1.0, settings.rate_limit)
         limit = RateLimit(settings.rate_limit, burst) if settings.rate_limit else None

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from modelramp_server import cli
+from modelramp_server.rate_limit import MOST_CALLERS, RateLimit
 from modelramp_server.security import api_keys
 from modelramp_server.security.guard import Guard
 from modelramp_server.security.operator_key import OperatorKey
-from modelramp_server.security.rate_limit import MOST_CALLERS, RateLimit
 from modelramp_server.security.refusals import RateLimited
 from tests.server import candidate_stub
 from tests.server.candidate_stub import Candidate

@@ -23,8 +23,8 @@ from modelramp_server.batching.warmup import warm_up
 from modelramp_server.protocol.errors import ModelFailed, OutOfTime, QueueFull
 from modelramp_server.protocol.outputs import Records
 from modelramp_server.protocol.tensors import Array, TensorSpec
+from modelramp_server.rate_limit import RateLimit
 from modelramp_server.runtime.base import WarmupFailed
-from modelramp_server.security.rate_limit import RateLimit
 from tests.server import models
 from tests.server.served import Served, eventually
 

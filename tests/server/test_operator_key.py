@@ -18,10 +18,10 @@ from modelramp.adapters.scraper import Scraper
 from modelramp.domain.findings import Inference
 from modelramp.domain.world import Pod
 from modelramp.ports import Key, ProbeError
+from modelramp_server.rate_limit import RateLimit
 from modelramp_server.security import api_keys
 from modelramp_server.security.guard import Guard
 from modelramp_server.security.operator_key import OPERATOR, OperatorKey
-from modelramp_server.security.rate_limit import RateLimit
 from modelramp_server.security.refusals import Unauthenticated
 from tests.server.candidate_stub import Candidate
 from tests.server.served import OWN, Served, eventually, split

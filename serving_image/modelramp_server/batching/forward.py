@@ -10,8 +10,8 @@ import orjson
 from modelramp_server.batching.jobs import LEFT, Job
 from modelramp_server.protocol.errors import ClientLeft, ModelFailed, OutOfTime
 from modelramp_server.protocol.tensors import Array
+from modelramp_server.rate_limit import RateLimit
 from modelramp_server.runtime.base import Runtime, TakesParams, with_type
-from modelramp_server.security.rate_limit import RateLimit
 
 # A model that calls sys.exit() must not end the thread that everybody waits for.
 _FAILURES = (Exception, SystemExit)

@@ -8,9 +8,9 @@ from typing import Protocol
 from modelramp_server.exchange import REQUEST_ID, Handler, Header, Receive, Scope, Send, error_answer, refuse, respond
 from modelramp_server.observability.context import CALLER
 from modelramp_server.protocol.errors import ServingError
+from modelramp_server.rate_limit import RateLimit
 from modelramp_server.security.api_keys import ApiKeys
 from modelramp_server.security.operator_key import OPERATOR, OperatorKey
-from modelramp_server.security.rate_limit import RateLimit
 from modelramp_server.security.refusals import RateLimited, Unauthenticated
 
 PEER_MARK = b"x-modelramp-peer"
