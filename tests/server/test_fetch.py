@@ -165,8 +165,8 @@ def test_a_folder_that_may_not_be_entered(monkeypatch: pytest.MonkeyPatch) -> No
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "stat", refused)
-    with pytest.raises(ArtifactDamaged, match=r"^/root/model can't be read: Permission denied$"):
-        local_folder(ServeSettings(model_path="/root/model"))
+    with pytest.raises(ArtifactDamaged, match=r"^/closed/model can't be read: Permission denied$"):
+        local_folder(ServeSettings(model_path="/closed/model"))
 
 
 class Registry:

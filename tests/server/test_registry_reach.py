@@ -133,7 +133,7 @@ def test_a_proxy_that_does_not_answer_is_said_so(tmp_path: Path, monkeypatch) ->
     ("address", "said"),
     [
         ("localhost:5000", "write http://localhost:5000"),
-        ("sqlite:////tmp/mlflow.db", "the whole of MLflow (pip install mlflow)"),
+        ("sqlite:///mlflow.db", "the whole of MLflow (pip install mlflow)"),
         ("postgresql+psycopg2://db/mlflow", "names a database (postgresql+psycopg2)"),
     ],
 )
