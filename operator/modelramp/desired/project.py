@@ -119,7 +119,15 @@ def hands_over(pod: Pod) -> bool:
     return '"ttl":null' in pod.split
 
 
-def relays(pod: Pod) -> bool:
+def taken_back(status: Status, world: World, ttl: timedelta) -> dict[str, str]:
+    """By name of those of stable's pods that relay, though nobody is to get anything from them: a split of nothing."""
+    if status.stable is None:
+        return {}
+    nothing = split(status.traffic.generation, status.stable.revision, 0, "", ttl)
+    return {pod.name: nothing for pod in world.pods_of(status.stable.revision) if _relays(pod)}
+
+
+def _relays(pod: Pod) -> bool:
     """Requests, or copies of them."""
     idle = '"weight":0' in pod.split and '"shadow":' not in pod.split
     return bool(pod.split) and not idle and not hands_over(pod)

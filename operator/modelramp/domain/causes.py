@@ -7,12 +7,17 @@ from modelramp.domain.turn import Turn
 
 def of(turn: Turn, target: Target) -> Cause:
     """An alias does not change generation; a spec does, and a change of server settings keeps the version."""
-    stable, back_off = turn.status.stable, turn.status.back_off
-    if back_off is not None and back_off.revision == target.revision:
-        return last(turn, target.revision)  # the same rollout, tried again
+    stable = turn.status.stable
+    if tried_again(turn, target):
+        return last(turn, target.revision)
     if stable is None or stable.version == target.version or turn.snap.spec.model.alias is None:
         return Cause.SPEC
     return Cause.SPEC if turn.status.observed_generation != turn.snap.generation else Cause.ALIAS
+
+
+def tried_again(turn: Turn, target: Target) -> bool:
+    """Whether it is the same rollout that was given back before."""
+    return turn.status.back_off is not None and turn.status.back_off.revision == target.revision
 
 
 def last(turn: Turn, revision: str) -> Cause:

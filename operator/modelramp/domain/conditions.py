@@ -31,7 +31,7 @@ def reconciling(turn: Turn) -> Condition | None:
     candidate = turn.status.candidate
     if candidate is not None and candidate.cause is Cause.SPEC and not _starved(turn):
         return _condition(turn, "Reconciling", turn.status.reason or "Progressing", turn.status.message)
-    if candidate is None and _tried_again(turn):
+    if candidate is None and _spec_is_tried_again(turn):
         return _condition(turn, "Reconciling", turn.status.reason, turn.status.message)
     if turn.status.stable is None and candidate is None:
         return _condition(turn, "Reconciling", turn.status.reason or "Pending", turn.status.message)
@@ -67,7 +67,7 @@ def degraded(turn: Turn) -> Condition | None:
         return _condition(turn, "Degraded", rejected.reason, message)
     if isinstance(turn.snap.resolution, Unresolved):
         return _condition(turn, "Degraded", turn.snap.resolution.reason, turn.snap.resolution.message)
-    if status.back_off is not None and target is not None and status.back_off.revision == target.revision:
+    if target is not None and causes.tried_again(turn, target):
         return _condition(turn, "Degraded", status.reason, status.message)
     return None
 
@@ -133,10 +133,10 @@ def _starved(turn: Turn) -> bool:
     return turn.over(moves.counted_from(turn), turn.snap.spec.rollout.progress_deadline)
 
 
-def _tried_again(turn: Turn) -> bool:
+def _spec_is_tried_again(turn: Turn) -> bool:
     """A rollout that Git caused waits for its next try."""
-    target, back_off = turn.snap.target, turn.status.back_off
-    if target is None or back_off is None or back_off.revision != target.revision:
+    target = turn.snap.target
+    if target is None or not causes.tried_again(turn, target):
         return False
     return causes.last(turn, target.revision) is Cause.SPEC
 

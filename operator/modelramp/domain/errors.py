@@ -10,6 +10,7 @@ from modelramp.domain.evidence import EvidenceState, Settings, update
 from modelramp.domain.metric import Memory, refusals_as_bad, report
 from modelramp.domain.router import Tally
 from modelramp.domain.turn import Turn
+from modelramp.domain.verdict import limit
 from modelramp.domain.world import Pod, SplitCounts
 
 ERRORS = "errors"
@@ -67,7 +68,7 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) 
 def accepted(turn: Turn) -> EvidenceState:
     """What this rollout has accepted of stable, refusals too: nobody answers in the place of what comes after it. What
     stable refused under the whole load counts as if it had gone on."""
-    memory = remembered(turn)
+    memory = memory_of(turn)
     usually = min(memory.noted.get(USUAL, 0.0), 0.99)
     whole = round(memory.state.stable.requests * usually / (1 - usually))
     refused = max(int(memory.noted.get(REFUSED, 0)), whole)
@@ -79,19 +80,20 @@ def accepted(turn: Turn) -> EvidenceState:
 
 def of_stable(turn: Turn) -> EvidenceStatus:
     """What is known of stable alone, for a candidate beside which it will get no requests that tell more."""
-    state = remembered(turn).of_stable().dump()
+    state = memory_of(turn).of_stable().dump()
     return EvidenceStatus(metric=ERRORS, verdict=Verdict.INCONCLUSIVE, state=state)
 
 
 def overload(turn: Turn) -> str:
     """What a candidate that is given everything leaves to stable, where that is more than would be accepted of it once
     there is nobody to leave it to; empty: it bears the load."""
-    left, usually = remembered(turn).noted.get(LEFT, 0.0), accepted(turn).stable.rate
-    limit = max(turn.snap.spec.rollout.analysis.objectives.error_rate, min(2 * usually, (1 + usually) / 2))
-    return f"the candidate refuses {100 * left:.3g} % of all requests, with all its pods" if left > limit else ""
+    left, asked = memory_of(turn).noted.get(LEFT, 0.0), turn.snap.spec.rollout.analysis
+    if left <= limit(accepted(turn).stable.rate, settings(asked.alpha, asked.objectives.error_rate)):
+        return ""
+    return f"the candidate refuses {100 * left:.3g} % of all requests, with all its pods"
 
 
-def remembered(turn: Turn) -> Memory:
+def memory_of(turn: Turn) -> Memory:
     return Memory.load(next((e.state for e in turn.status.evidence if e.metric == ERRORS), ""), ())
 
 

@@ -55,8 +55,7 @@ def full_size(spec: Spec, status: Status) -> int:
     scaling = spec.scaling
     if not scaling.autoscaled:
         return scaling.base_size
-    floors = [side.floor for side in (status.stable, status.candidate) if side]
-    return max(*floors, scaling.base_size) if floors else scaling.base_size
+    return max([scaling.base_size, *(side.floor for side in (status.stable, status.candidate) if side)])
 
 
 def size_for(spec: Spec, status: Status, weight: int) -> int:

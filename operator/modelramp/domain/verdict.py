@@ -92,6 +92,11 @@ def _present(state: EvidenceState) -> Suspicion:
     return likeliest
 
 
+def limit(stable_rate: float, settings: Settings) -> float:
+    """What a candidate may fail, beside a stable that fails so much."""
+    return max(settings.objective, min(settings.margin * stable_rate, (1 + stable_rate) / 2))
+
+
 def _over_limit(state: EvidenceState, settings: Settings) -> bool:
     present = _present(state)
     stable_rate = (
@@ -99,8 +104,7 @@ def _over_limit(state: EvidenceState, settings: Settings) -> bool:
         if present.stable_requests >= COMPARABLE * present.candidate_requests
         else state.stable.rate
     )
-    limit = max(settings.objective, min(settings.margin * stable_rate, (1 + stable_rate) / 2))
-    return present.candidate_bad > limit * present.candidate_requests
+    return present.candidate_bad > limit(stable_rate, settings) * present.candidate_requests
 
 
 def _pass_terms(state: EvidenceState, settings: Settings, rate: float) -> list[tuple[float, float]]:

@@ -13,8 +13,7 @@ from modelramp.api.routing import ParentRef, RouterKind
 from modelramp.api.spec import Spec
 from modelramp.api.status import Status
 from modelramp.desired.meta import PORT, Body, Owner
-from modelramp.desired.project import relays
-from modelramp.desired.split import split
+from modelramp.desired.project import taken_back
 from modelramp.domain.metric import NO_SPLIT, by_container, refusals_as_bad
 from modelramp.domain.router import RouteKind, Tally, Trouble
 from modelramp.domain.traffic import FULL
@@ -127,10 +126,7 @@ class Gateway:
 
     def splits(self, owner: Owner, spec: Spec, status: Status, world: World, ttl: timedelta) -> Mapping[str, str]:
         """None; but what the Relay has left with stable's pods is taken back."""
-        if status.stable is None:
-            return {}
-        nothing = split(status.traffic.generation, status.stable.revision, 0, "", ttl)
-        return {pod.name: nothing for pod in world.pods_of(status.stable.revision) if relays(pod)}
+        return taken_back(status, world, ttl)
 
 
 def shares(status: Status) -> dict[str, int]:

@@ -11,7 +11,7 @@ from modelramp.api.routing import RouterKind
 from modelramp.api.spec import Spec
 from modelramp.api.status import Status, TrafficStatus
 from modelramp.desired.meta import Body, Owner
-from modelramp.desired.project import relays
+from modelramp.desired.project import taken_back
 from modelramp.desired.split import VERSION, shadow, split
 from modelramp.domain.metric import by_container
 from modelramp.domain.router import RouteKind, Tally, Trouble
@@ -106,11 +106,8 @@ class Relay:
         """A pod that is born meanwhile gets it once it is ready: a split that its server found at its start would be an
         old one to it (docs/contract.md), and it would wait for the next generation."""
         traffic, candidate, stable = status.traffic, status.candidate, status.stable
-        if not stable:
-            return {}
-        if not (candidate and status.step):
-            nothing = split(traffic.generation, stable.revision, 0, "", ttl)
-            return {pod.name: nothing for pod in world.pods_of(stable.revision) if relays(pod)}
+        if not (stable and candidate and status.step):
+            return taken_back(status, world, ttl)
         stickiness = spec.traffic.stickiness
         header = stickiness.header if stickiness else None
         copies = shadow(traffic.shadow, spec.rollout.shadow) if traffic.shadow else None
