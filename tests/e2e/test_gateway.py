@@ -24,7 +24,6 @@ ROLLOUT: Body = {
     "scaleDownDelay": "5s",
     "rollbackWindow": "1s",
 }
-SETTLED = 3.0  # seconds in which a Gateway that has accepted a route begins to act on it
 TOLERANCE = 1.0  # points of share
 
 
@@ -76,10 +75,11 @@ def share(scene: Scene, version: int, begin: float, end: float) -> tuple[int, fl
 def test_a_promotion_by_the_gateway_fails_no_request(scene: GatewayScene) -> None:
     with scene.clients(rate=150):
         scene.move(2)
-        scene.world.wait("20 % for version 2", READY, given(20))
-        begin = time.time() + SETTLED
+        step = scene.world.wait("20 % for version 2", READY, given(20)).step
+        assert step is not None and step.in_force_since is not None
+        begin = step.in_force_since.timestamp()
         scene.world.wait("more than that", READY, lambda status: status.traffic.weight > 20)
-        end = time.time() - SETTLED
+        end = time.time()
         scene.world.wait("version 2 promoted", READY, serves(2))
         wait("the former pods to go", 60, lambda: len(scene.all_pods()) == 2)
     count, percent = share(scene, 2, begin, end)

@@ -2,10 +2,11 @@
 its share, whether or not it has endpoints."""
 
 import copy
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from modelramp.domain.world import World
+from modelramp.domain.world import Pod, PodMetrics, World
 from modelramp.ports import Kind, Object
 from tests.unit.simulation import COUNTED, KEY, SPEC, SimPod, SimulatedWorld
 
@@ -40,7 +41,10 @@ class GatewayWorld(SimulatedWorld):
         self.accepts = True
         self.refusal: dict[str, str] = {}
         self.endpoints_late = 0.0  # seconds from a ready pod to its endpoint
+        self.silent: set[str] = set()  # pods that do not tell what they count
+        self.acts_late = 0.0  # seconds from a route's acceptance to the first request that it shares
         self.acted_on: dict[str, int] = {}
+        self._accepted: dict[int, float] = {}
         self.served: dict[str, int] = {}
         self.failed = 0
         self.restarts: dict[str, int] = {}
@@ -66,6 +70,9 @@ class GatewayWorld(SimulatedWorld):
         """Its server dies under a request, and starts again: what it had counted is lost."""
         self.restarts[pod.name] = self.restarts.get(pod.name, 0) + 1
         pod.splits, pod.service, pod.born = {}, {}, self.time
+
+    async def read(self, namespace: str, pods: Iterable[Pod]) -> Mapping[str, PodMetrics]:
+        return await super().read(namespace, [pod for pod in pods if pod.name not in self.silent])
 
     async def apply(self, body: Object) -> Object:
         if body["kind"] != ROUTE.kind:
@@ -98,7 +105,8 @@ class GatewayWorld(SimulatedWorld):
             conditions = agreed(route["metadata"]["generation"], **self.refusal)
             entries = [{"parentRef": ref, "conditions": conditions} for ref in route["spec"]["parentRefs"]]
             self.children[ROUTE, KEY.name] = {**route, "status": {"parents": entries}}
-            self.acted_on = self.shares()
+            if self.time - self._accepted.setdefault(route["metadata"]["generation"], self.time) >= self.acts_late:
+                self.acted_on = self.shares()
         super().tick(seconds)
 
     def _serve(self, seconds: float) -> None:

@@ -66,7 +66,7 @@ async def test_a_healthy_version_is_ramped_by_exact_weights_and_promoted(world: 
 
 async def test_the_share_is_measured_by_both_sides_own_counters(world: GatewayWorld) -> None:
     operator = await ramping(world)
-    await run(world, operator, 7)
+    await until(world, operator, lambda s: s["step"].get("achievedWeight") is not None)
     assert world.status["step"]["achievedWeight"] == pytest.approx(10.0, abs=0.5)
     evidence = world.status["evidence"][0]
     assert evidence["stableRequests"] > 5 * evidence["requests"] > 0
@@ -87,6 +87,36 @@ async def test_the_share_is_of_no_requests_from_before_it_was_in_force(world: Ga
     await until(world, operator, lambda s: s["step"].get("achievedWeight") is not None)
     assert world.status["traffic"]["weight"] == 10
     assert world.status["step"]["achievedWeight"] == pytest.approx(10.0, abs=0.5)
+
+
+async def test_the_share_and_the_hold_are_of_no_time_in_which_an_accepted_route_is_not_acted_on_yet(
+    world: GatewayWorld,
+) -> None:
+    """Acceptance is the word of a controller; its proxies follow."""
+    world.edit(rollout={"steps": [{"weight": 10, "hold": "20s"}]})
+    world.acts_late = 4.0
+    operator = await ramping(world)
+    begun = world.time
+    await until(world, operator, lambda s: s["step"].get("achievedWeight") is not None)
+    assert world.status["step"]["achievedWeight"] == pytest.approx(10.0, abs=0.5)
+    await until(world, operator, lambda s: s["phase"] == "Promoting")
+    assert world.time - begun >= world.acts_late + 20
+
+
+async def test_the_share_has_no_time_in_which_a_pod_of_one_side_did_not_tell(world: GatewayWorld) -> None:
+    world.edit(scaling={"replicas": 4}, rollout={"steps": [{"weight": 50, "hold": "60s"}]})
+    await run(world, Operator(world), 20)
+    operator = await ramping(world, 50)
+    one, *others = [pod.name for pod in world.pods.values() if pod.revision == candidate(world)]
+    assert others
+    await until(world, operator, lambda s: s["step"].get("achievedWeight") is not None)
+    before = world.status["step"]["countedRequests"]
+    for world.silent in {one}, set[str]():
+        for _ in range(24):
+            await operator.step()
+            world.tick(0.5)
+            assert world.status["step"]["achievedWeight"] == pytest.approx(50.0, abs=1)
+    assert world.status["step"]["countedRequests"] > before
 
 
 async def test_other_predictions_pause_it(world: GatewayWorld) -> None:

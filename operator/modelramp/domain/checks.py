@@ -162,7 +162,7 @@ def in_force(turn: Turn, share: Share) -> bool:
             turn.say("Splitting", f"waiting for {router.awaited(turn)}")
             turn.wake_in(POLL)
             return False
-        turn.set(step=step.model_copy(update={"in_force_since": turn.now}))
+        turn.set(step=step.model_copy(update={"in_force_since": turn.now + router.follows}))
     return True
 
 

@@ -21,16 +21,18 @@ candidate, and those that are no evidence because nobody took them.
 
 What comes to mean something else takes another name, so that nobody goes on with another release's counts.
 """
-REFUSED, DISPERSION, USUAL, LEFT = "refused", "dispersion", "usual", "left"
+REFUSED, DISPERSION, USUAL, LEFT, PARTIAL = "refused", "dispersion", "usual", "left", "partial"
 """Noted of stable: the requests that it refused, the index of dispersion of all that failed, refusals too, and the
 share of its requests that it refused before it was relieved of any. Of the candidate: what it left to stable of late.
+Of the look: whether a pod of one side did not tell.
 """
 TELLING = 10  # refusals that tell a rate
 
 
 def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) -> tuple[EvidenceStatus, Counts]:
     """The evidence after this look, and the requests dealt since the last one with those the candidate answered: none
-    where the last one had no numbers, for since when they are counted then is another matter."""
+    where the last one had no numbers, or one of the two not all, for since when they are counted then is another matter.
+    """
     memory = Memory.load(before.state if before else "", SIDES)
     current = {side: {k: count(side, c) for k, c in tally.counters.items()} for side in SIDES}
     born = tally.born
@@ -52,6 +54,7 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) 
     noted = dict(memory.noted)
     if USUAL not in noted and not tally.missing:
         noted[USUAL] = usual(turn)
+    noted[PARTIAL] = float(tally.partial)
     noted[LEFT] = refused.bad / refused.requests if refused.requests else 0.0
     if not blind:
         clustered = dispersion_index(pooled(refusals_as_bad(tally.stable)))
@@ -61,8 +64,8 @@ def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) 
     message = evidence.message
     if noted.get(REFUSED):
         message += f"; stable refused {noted[REFUSED]:.0f} more (503)"
-    dealt = NOTHING if memory.state.missing else fresh["dealt"]
-    return evidence.model_copy(update={"state": remembered, "message": message}), dealt
+    uneven = memory.state.missing or memory.noted.get(PARTIAL) or tally.partial
+    return evidence.model_copy(update={"state": remembered, "message": message}), NOTHING if uneven else fresh["dealt"]
 
 
 def accepted(turn: Turn) -> EvidenceState:

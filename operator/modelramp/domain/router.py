@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from modelramp.api.routing import RouterKind
@@ -39,12 +40,14 @@ class Trouble(NamedTuple):
 class Tally:
     """One look at the counters. ``stable``: the stable pods that told theirs. ``counters``: what each container has
     counted for the attempt, both sides. ``born``: those of them that began to count after the look before, so that
-    all they show is new; what is neither known nor born is a baseline. ``missing``: a side could not be asked."""
+    all they show is new; what is neither known nor born is a baseline. ``missing``: a side could not be asked.
+    ``partial``: a pod did not tell, and with it only one side's requests are unknown."""
 
     stable: tuple[Pod, ...]
     counters: Mapping[str, SplitCounts]
     born: Collection[str]
     missing: bool
+    partial: bool = False
 
 
 class Steering(Protocol):
@@ -56,6 +59,11 @@ class Steering(Protocol):
     @property
     def kinds(self) -> tuple[RouteKind, ...]:
         """What it makes beside the children that every ModelDeployment has."""
+        ...
+
+    @property
+    def follows(self) -> timedelta:
+        """How long after it says that the world holds a weight, some requests may still go by the one before."""
         ...
 
     def trouble(self, turn: Turn) -> Trouble | None:

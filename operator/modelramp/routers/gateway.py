@@ -30,6 +30,7 @@ Route = Mapping[str, Any]
 class Gateway:
     name = RouterKind.GATEWAY
     kinds = (HTTP_ROUTE,)
+    follows = timedelta(seconds=5)  # a controller's word, then its proxies: Traefik's wait up to 2 s, longer on a busy node
 
     # Does the world hold the weight?
 
@@ -102,7 +103,8 @@ class Gateway:
         }
         compared = any(each.requests or each.stable_requests for each in turn.status.evidence)
         born = _born((*stable, *candidate), turn.candidate.started_at) if compared else set()
-        return Tally(stable, counters, born, missing=False)
+        partial = any(pod.ready and pod.metrics is None for pod in (*stables, *candidates))
+        return Tally(stable, counters, born, missing=False, partial=partial)
 
     # By what objects and annotations does it come to hold it?
 

@@ -28,6 +28,7 @@ of a change before its own next look at it, 60 to 90 s later (kubernetes/kuberne
 class Relay:
     name = RouterKind.RELAY
     kinds: tuple[RouteKind, ...] = ()
+    follows = timedelta(0)
 
     def trouble(self, turn: Turn) -> Trouble | None:
         return None
