@@ -76,13 +76,11 @@ def test_a_promotion_by_the_gateway_fails_no_request(scene: GatewayScene) -> Non
     with scene.clients(rate=150):
         scene.move(2)
         step = scene.world.wait("20 % for version 2", READY, given(20)).step
-        assert step is not None and step.in_force_since is not None
-        begin = step.in_force_since.timestamp()
-        scene.world.wait("more than that", READY, lambda status: status.traffic.weight > 20)
-        end = time.time()
+        more = scene.world.wait("more than that", READY, lambda status: status.traffic.weight > 20).traffic.renewed_at
         scene.world.wait("version 2 promoted", READY, serves(2))
         wait("the former pods to go", 60, lambda: len(scene.all_pods()) == 2)
-    count, percent = share(scene, 2, begin, end)
+    assert step and step.in_force_since and more
+    count, percent = share(scene, 2, step.in_force_since.timestamp(), more.timestamp())
     assert count >= 1000 and abs(percent - 20) <= TOLERANCE, f"{percent:.2f} % of {count}"
     assert scene.history() == [("CandidateStarted", 1), ("Promoted", 1), ("CandidateStarted", 2), ("Promoted", 2)]
     assert {answer.net for answer in scene.world.answers} == {""}, "nobody answers for a candidate here"

@@ -150,8 +150,8 @@ class CandidateStatus(ApiModel):
 
 
 IN_FORCE_SINCE = (
-    "From when every request goes by the weight: Relay: every stable pod was seen to act on it; Gateway: every parent had "
-    "accepted the route, and 5 s for its proxies to follow, so at first it may lie ahead."
+    "From when every request goes by the weight. Relay: every stable pod was seen to act on it. Gateway: every parent "
+    "had accepted the route, and 5 s for its proxies to follow, so at first it lies ahead."
 )
 
 

@@ -31,8 +31,7 @@ TELLING = 10  # refusals that tell a rate
 
 def look(turn: Turn, before: EvidenceStatus | None, tally: Tally, alpha: float) -> tuple[EvidenceStatus, Counts]:
     """The evidence after this look, and the requests dealt since the last one with those the candidate answered: none
-    where the last one had no numbers, or one of the two not all, for since when they are counted then is another matter.
-    """
+    where the last one had no numbers or either not all, for since when they are counted then is another matter."""
     memory = Memory.load(before.state if before else "", SIDES)
     current = {side: {k: count(side, c) for k, c in tally.counters.items()} for side in SIDES}
     born = tally.born

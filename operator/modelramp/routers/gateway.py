@@ -30,7 +30,7 @@ Route = Mapping[str, Any]
 class Gateway:
     name = RouterKind.GATEWAY
     kinds = (HTTP_ROUTE,)
-    follows = timedelta(seconds=5)  # a controller's word, then its proxies: Traefik's wait up to 2 s, longer on a busy node
+    follows = timedelta(seconds=5)  # of the proxies: Traefik's wait up to 2 s, and longer on a busy node
 
     # Does the world hold the weight?
 
