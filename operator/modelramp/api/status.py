@@ -149,19 +149,14 @@ class CandidateStatus(ApiModel):
     abort: AbortStatus | None = None
 
 
-IN_FORCE_SINCE = (
-    "From when every request goes by the weight. Relay: every stable pod was seen to act on it. Gateway: every parent "
-    "had accepted the route, and 5 s for its proxies to follow, so at first it lies ahead."
-)
-
-
 class StepStatus(ApiModel):
     index: int = 0
     entered_at: Time
     weight: int = Field(0, description="Weight that this step wants.")
     shadow: int = Field(0, description="Percent of the requests that this step wants copied.")
     achieved_weight: float | None = Field(None, description="Share measured from the pods' counters.")
-    in_force_since: Time | None = Field(None, description=IN_FORCE_SINCE)
+    accepted_since: Time | None = Field(None, description="Since when Gateways say so; proxies follow.")
+    in_force_since: Time | None = Field(None, description="Since when all who share requests out act on the weight.")
     counted_requests: int = Field(0, description="Requests counted since then.")
     counted_candidate: int = Field(0, description="Those among them that the candidate answered.")
 

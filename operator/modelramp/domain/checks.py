@@ -4,7 +4,7 @@ Each answers True (or False, for in_force) once it has said why, or has moved th
 """
 
 from modelramp.api.spec import OnInconclusive
-from modelramp.api.status import Cause, Phase, Verdict
+from modelramp.api.status import Cause, Phase, StepStatus, Verdict
 from modelramp.domain import analysis, drift, errors, moves
 from modelramp.domain.admission import may_rise
 from modelramp.domain.moves import abort, fail, overdue, release, undecided, unresolved
@@ -150,7 +150,7 @@ def in_force(turn: Turn, share: Share) -> bool:
             short_of_pods(turn, "Sizing", f"{ready} of {size} pods for {share.load} % are ready")
             return False
         set_weight(turn, share.weight, share.shadow)
-        step = step and step.model_copy(update={"in_force_since": None})
+        step = step and step.model_copy(update={"accepted_since": None, "in_force_since": None})
         tell_share(turn, share)
     elif ready < (size if share.weight == FULL else 1):
         turn.set(step=step and step.model_copy(update={"in_force_since": None}))
@@ -158,12 +158,23 @@ def in_force(turn: Turn, share: Share) -> bool:
         return False
     turn.set(candidate=turn.candidate.model_copy(update={"waiting_since": None}))
     if step and step.in_force_since is None:
-        if not router.in_force(turn):
-            turn.say("Splitting", f"waiting for {router.awaited(turn)}")
-            turn.wake_in(POLL)
-            return False
-        turn.set(step=step.model_copy(update={"in_force_since": turn.now + router.follows}))
+        return _comes_into_force(turn, step)
     return True
+
+
+def _comes_into_force(turn: Turn, step: StepStatus) -> bool:
+    """By the router's word, and once those have followed who share by it."""
+    router = turn.snap.router
+    told = router.in_force(turn)
+    accepted_since = (step.accepted_since or turn.now) if told else None
+    if accepted_since is not None and turn.over(accepted_since, router.follows):
+        turn.set(step=step.model_copy(update={"accepted_since": None, "in_force_since": turn.now}))
+        return True
+    turn.set(step=step.model_copy(update={"accepted_since": accepted_since}))
+    turn.say("Splitting", f"waiting for {router.awaited(turn)}")
+    if not told:
+        turn.wake_in(POLL)
+    return False
 
 
 def tell_share(turn: Turn, share: Share) -> None:

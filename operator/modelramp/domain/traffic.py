@@ -46,7 +46,7 @@ def _follow(turn: Turn) -> None:
         return turn.set(traffic=traffic.model_copy(update={"router": router}))
     turn.tell("RouterChanged", f"{traffic.weight} % go by {router} now, no longer by {traffic.router}")
     set_weight(turn, traffic.weight)
-    unseen = {"in_force_since": None, "counted_requests": 0, "counted_candidate": 0}
+    unseen = {"accepted_since": None, "in_force_since": None, "counted_requests": 0, "counted_candidate": 0}
     turn.set(step=turn.status.step.model_copy(update=unseen), evidence=[])
 
 

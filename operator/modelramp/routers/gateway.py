@@ -52,7 +52,8 @@ class Gateway:
     def awaited(self, turn: Turn) -> str:
         silent = [name for route in turn.world.routes for name in _silent(route)]
         weight = turn.status.traffic.weight
-        return f"{', '.join(silent) or 'the HTTPRoute'} to {f'act on {weight} %' if weight else 'take the share back'}"
+        others = "the Gateways' proxies" if self.in_force(turn) else "the HTTPRoute"
+        return f"{', '.join(silent) or others} to {f'act on {weight} %' if weight else 'take the share back'}"
 
     def unable(self, turn: Turn) -> str:
         """It takes nothing of the servers."""
