@@ -3,10 +3,11 @@
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+import uvloop
 
 from modelramp_server.exchange import Answer, InferenceRequest
 from modelramp_server.relay.client import CandidateClient, CandidateFailed
@@ -119,6 +120,30 @@ async def test_who_takes_no_connection_is_not_slow_but_not_there() -> None:
             await client.ask(request(), REVISION, 0.1)
         await client.close()
     assert failed.value.reason is Net.REFUSED
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize(("there", "found"), [(True, BODY), (False, Net.SLOW)], ids=["answered", "silent"])
+def test_a_pause_of_ones_own_is_not_the_candidates(
+    candidate: Candidate, run: Callable[..., bytes | Net], there: bool, found: bytes | Net
+) -> None:
+    """The answer came in time; the process that asked stood still, and reads it late."""
+
+    async def paused() -> bytes | Net:
+        client = CandidateClient(candidate.url, "aaaaaaaa")
+        await client.ask(request(), REVISION, 20.0)  # a connection to keep
+        if not there:
+            candidate.behave = says(b"")
+        asking = asyncio.ensure_future(client.ask(request(), REVISION, 0.2))
+        asyncio.get_running_loop().call_soon(time.sleep, 1.0)
+        try:
+            return bytes((await asking).body)
+        except CandidateFailed as failure:
+            return failure.reason
+        finally:
+            await client.close()
+
+    assert run(paused()) == found
 
 
 async def test_a_request_that_is_given_up_takes_its_connection_along(candidate: Candidate) -> None:

@@ -75,7 +75,7 @@ async def test_a_poller_that_hangs_is_silent_and_one_with_nothing_to_do_is_not()
     registries = Registries({"r": RegistryConfig("http://r")}, {"r": HangingRegistry()}, world, lambda _: None)
     poller = asyncio.create_task(registries.run(15.0))
     world.time += 100
-    registries._nudged.set()
+    registries.nudge("r")
     for _ in range(5):
         await asyncio.sleep(0)
     assert registries.silence() == 0

@@ -75,6 +75,26 @@ async def test_a_nudge_wakes_the_poller_and_one_during_a_search_is_not_lost() ->
     poller.cancel()
 
 
+async def test_a_registry_that_hangs_keeps_no_other_waiting() -> None:
+    hanging, world, woken = CountedWorld(), CountedWorld(), asyncio.Event()
+    hanging.gate.clear()
+    configs = {"theirs": RegistryConfig("http://t"), "default": RegistryConfig("http://r")}
+    adapters = {"theirs": hanging, "default": world}
+    registries = Registries(configs, adapters, SystemClock(), lambda _: woken.set())
+    registries.resolve(Key("shop", "other"), ModelRef(name="digits", alias="prod", registry="theirs"))
+    registries.resolve(KEY, PROD)
+    poller = asyncio.create_task(registries.run(3600.0))
+    async with asyncio.timeout(10):
+        await hanging.reading.wait()
+        await woken.wait()
+        for _ in range(2):
+            world.reading.clear()
+            registries.nudge("default")
+            await world.reading.wait()
+    assert hanging.searches == 1
+    poller.cancel()
+
+
 async def test_when_the_model_is_deleted_the_rollout_holds_and_then_goes_back() -> None:
     world, operator = await serving(SPEC)
     await until(world, operator, lambda status: status["reason"] == "Holding")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -41,12 +41,14 @@ class RegistryConfig:
 
 @dataclass
 class _View:
-    """What one registry said last."""
+    """What one registry said last. ``moved``: its poller's last sign of life; ``news``: it is to wait no longer."""
 
+    moved: float
     models: Mapping[str, RegisteredModel] | None = None
     asked: float = float("-inf")
     nudged: bool = False
     error: str | None = None
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def due(self, interval: float) -> float:
         """When it is to be asked again."""
@@ -69,11 +71,9 @@ class Registries:
         self._wake = wake
         self._wanted: dict[Key, ModelRef] = {}
         self._answers: dict[Key, Resolution] = {}
-        self._views = {name: _View() for name in configs}
+        self._views = {name: _View(clock.monotonic()) for name in configs}
         self._versions: dict[tuple[str, str, int], ModelVersion] = {}
         self._facts: dict[tuple[str, str, str, int], tuple[float, Any]] = {}
-        self._nudged = asyncio.Event()
-        self._moved = clock.monotonic()
 
     def resolve(self, key: Key, ref: ModelRef) -> Resolution:
         """What the registry said of this reference; None if it has not been asked yet, which it then will be."""
@@ -81,13 +81,13 @@ class Registries:
             self._wanted[key] = ref
             self._answers[key] = refusal(self._configs, key, ref)
             if self._answers[key] is None:
-                self._nudged.set()
+                self._views[ref.registry].news.set()
         return self._answers[key]
 
     def nudge(self, registry: str) -> None:
         """Something may have changed there: it is asked at once, but not at each of many nudges."""
         self._views[registry].nudged = True
-        self._nudged.set()
+        self._views[registry].news.set()
 
     def pod_uri(self, registry: str) -> str:
         """The registry's address as pods reach it."""
@@ -128,19 +128,24 @@ class Registries:
         self._answers.pop(key, None)
 
     def silence(self) -> float:
-        """Seconds since the poller last moved on."""
-        return self._clock.monotonic() - self._moved
+        """Seconds since the poller of some registry last moved on."""
+        return max((self._clock.monotonic() - view.moved for view in self._views.values()), default=0.0)
 
     async def run(self, interval: float) -> None:
-        """Polls until cancelled: everything each `interval` seconds, a newly wanted reference at once."""
+        """Polls until cancelled: each registry every `interval` seconds, a newly wanted reference at once. One that is
+        slow to answer keeps no other waiting."""
+        async with asyncio.TaskGroup() as pollers:
+            for name, view in self._views.items():
+                pollers.create_task(self._follow(name, view, interval))
+
+    async def _follow(self, name: str, view: _View, interval: float) -> None:
         while True:
-            self._nudged.clear()
-            await asyncio.gather(*(self._poll(name, interval) for name in self._configs))
-            self._moved = self._clock.monotonic()
-            dues = [view.due(interval) for name, view in self._views.items() if self._wanted_of(name)]
-            due = min(dues, default=self._clock.monotonic() + interval)
+            view.news.clear()
+            await self._poll(name, interval)
+            now = view.moved = self._clock.monotonic()
+            due = view.due(interval) if self._wanted_of(name) else now + interval
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), max(due - self._clock.monotonic(), 0.0))
+                await asyncio.wait_for(view.news.wait(), max(due - now, 0.0))
 
     async def _poll(self, name: str, interval: float) -> None:
         """Searches the registry if its interval is over, then answers every key that wants something of it."""
@@ -159,7 +164,7 @@ class Registries:
         request."""
         for key, ref in line:
             answer = await self._answer(name, view, key, ref)
-            self._moved = self._clock.monotonic()
+            view.moved = self._clock.monotonic()
             if self._wanted.get(key) == ref and self._answers.get(key) != answer:
                 self._answers[key] = answer
                 self._wake(key)
@@ -193,7 +198,7 @@ class Registries:
             for first in range(0, len(new), TOGETHER):
                 for found in await self._adapters[name].versions(new[first : first + TOGETHER]):
                     self._versions[name, found.name, found.version] = found
-                self._moved = self._clock.monotonic()
+                view.moved = self._clock.monotonic()
 
     async def _answer(self, name: str, view: _View, key: Key, ref: ModelRef) -> Resolution:
         meant = self._meant(name, view, key, ref)

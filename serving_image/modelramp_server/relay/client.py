@@ -13,6 +13,7 @@ from modelramp_server.relay.wire import Broken, Endpoint, TooLong, Wire
 CONNECTION_AGE = 30.0
 CONNECT_TIMEOUT = 1.0
 ANSWER_LIMIT = 32 * 1024 * 1024
+_CATCH_UP = 0.05  # seconds
 _HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
      b"trailer", b"transfer-encoding", b"upgrade", b"host", b"content-length", b"expect")
@@ -87,8 +88,12 @@ class CandidateClient:
 
     async def _exchange(self, endpoint: Endpoint, wire: Wire, head: bytes, body: Body, deadline: float) -> Answer:
         try:
-            async with asyncio.timeout_at(deadline):
-                reply = await wire.ask(head, body, self._answer_limit or ANSWER_LIMIT)
+            async with asyncio.timeout(None) as limit:
+                timer = asyncio.get_running_loop().call_at(deadline, _expire, limit, deadline)
+                try:
+                    reply = await wire.ask(head, body, self._answer_limit or ANSWER_LIMIT)
+                finally:
+                    timer.cancel()
         except TimeoutError:
             raise CandidateFailed(Net.SLOW) from None
         except Broken:
@@ -138,3 +143,10 @@ class CandidateClient:
         self._open.add(wire)
         wire.closed.add_done_callback(lambda _: self._open.discard(wire))
         return wire
+
+
+def _expire(limit: asyncio.Timeout, deadline: float) -> None:
+    """At the deadline. A process that stood still (its CPU was taken away, say) comes late to it, and has not read what
+    came meanwhile: its own pause is not the candidate's."""
+    now = asyncio.get_running_loop().time()
+    limit.reschedule(now if now - deadline < _CATCH_UP else now + _CATCH_UP)
