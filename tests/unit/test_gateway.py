@@ -182,10 +182,24 @@ async def test_the_candidates_pods_stay_until_the_gateway_has_let_go_of_them(wor
     await run(world, operator, 300)
     assert world.status["phase"] == "Aborting" and "Gateway public to take the share back" in world.status["message"]
     assert any(pod.revision == version for pod in world.pods.values())
-    world.accepts = True
-    await run(world, operator, 5)
-    assert world.status["phase"] == "Stable" and world.failed == 0
+    world.accepts, world.acts_late = True, 4.0
+    await until(world, operator, lambda s: s["phase"] == "Stable")
+    assert version not in world.acted_on and world.failed == 0
+    await run(world, operator, 1)
     assert not any(pod.revision == version for pod in world.pods.values())
+
+
+async def test_an_abort_while_the_proxies_follow_gives_them_their_time_anew(world: GatewayWorld) -> None:
+    world.acts_late = 4.0
+    world.aliases["prod"] = 2
+    operator = Operator(world)
+    await until(world, operator, lambda s: "acceptedSince" in s.get("step", {}))
+    await run(world, operator, 4.5)
+    version = candidate(world)
+    assert version in world.acted_on
+    world.command("abort", f"{version}#1")
+    await until(world, operator, lambda s: s["phase"] == "Stable")
+    assert version not in world.acted_on and world.failed == 0
 
 
 async def test_a_weight_is_not_in_force_until_it_is_accepted(world: GatewayWorld) -> None:

@@ -150,7 +150,7 @@ def in_force(turn: Turn, share: Share) -> bool:
             short_of_pods(turn, "Sizing", f"{ready} of {size} pods for {share.load} % are ready")
             return False
         set_weight(turn, share.weight, share.shadow)
-        step = step and step.model_copy(update={"accepted_since": None, "in_force_since": None})
+        step = turn.status.step
         tell_share(turn, share)
     elif ready < (size if share.weight == FULL else 1):
         turn.set(step=step and step.model_copy(update={"in_force_since": None}))
@@ -158,22 +158,21 @@ def in_force(turn: Turn, share: Share) -> bool:
         return False
     turn.set(candidate=turn.candidate.model_copy(update={"waiting_since": None}))
     if step and step.in_force_since is None:
-        return _comes_into_force(turn, step)
+        if not followed(turn, step, router.in_force(turn)):
+            turn.say("Splitting", f"waiting for {router.awaited(turn)}")
+            return False
+        turn.set(step=step.model_copy(update={"accepted_since": None, "in_force_since": turn.now}))
     return True
 
 
-def _comes_into_force(turn: Turn, step: StepStatus) -> bool:
-    """By the router's word, and once those have followed who share by it."""
-    router = turn.snap.router
-    told = router.in_force(turn)
-    accepted_since = (step.accepted_since or turn.now) if told else None
-    if accepted_since is not None and turn.over(accepted_since, router.follows):
-        turn.set(step=step.model_copy(update={"accepted_since": None, "in_force_since": turn.now}))
-        return True
-    turn.set(step=step.model_copy(update={"accepted_since": accepted_since}))
-    turn.say("Splitting", f"waiting for {router.awaited(turn)}")
-    if not told:
+def followed(turn: Turn, step: StepStatus, accepted: bool) -> bool:
+    """Whether the router's word, that it holds what is wanted, is so old that all act on it who share requests out."""
+    since = (step.accepted_since or turn.now) if accepted else None
+    if since is None:
         turn.wake_in(POLL)
+    elif turn.over(since, turn.snap.router.follows):
+        return True
+    turn.set(step=step.model_copy(update={"accepted_since": since}))
     return False
 
 

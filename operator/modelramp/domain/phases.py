@@ -8,6 +8,7 @@ from modelramp.domain.checks import (
     blind,
     broken,
     drifted,
+    followed,
     holding,
     in_force,
     judged_bad,
@@ -34,7 +35,7 @@ from modelramp.domain.promotion import hand_over, settle_as_stable
 from modelramp.domain.rollback import gone_bad
 from modelramp.domain.shadow import SHADOWING, impossible, unproven
 from modelramp.domain.share import Share, held, wanted
-from modelramp.domain.traffic import FULL, POLL, first_load, full_size, size_for
+from modelramp.domain.traffic import FULL, first_load, full_size, size_for
 from modelramp.domain.turn import Turn
 from modelramp.domain.unsplit import UNSUPPORTED, may_switch, straight_on, unsplit
 
@@ -212,9 +213,8 @@ def aborting(turn: Turn) -> None:
     """Weight 0 must be seen to hold before the candidate's pods go."""
     candidate = turn.candidate
     stop = candidate.abort or AbortStatus(reason="Aborted", message="taken back", reject=False)
-    router = turn.snap.router
-    if turn.status.step is not None and not router.withdrawn(turn):
+    router, step = turn.snap.router, turn.status.step
+    if step is not None and not followed(turn, step, router.withdrawn(turn)):
         router.renew(turn)
-        turn.wake_in(POLL)
         return turn.say(stop.reason, f"{stop.message}; waiting for {router.awaited(turn)}")
     taken_back(turn, stop)

@@ -20,10 +20,11 @@ def salt(uid: str, revision: str, generation: int) -> str:
 
 def set_weight(turn: Turn, weight: int, shadow: int = 0) -> None:
     """Writes down a new weight under a new generation; the pods hear of it after the status stands."""
-    traffic = turn.status.traffic
+    traffic, step = turn.status.traffic, turn.status.step
     generation = traffic.generation + 1
     written = {"generation": generation, "weight_generation": generation, "renewed_at": turn.now}
     turn.set(traffic=TrafficStatus(router=turn.snap.router.name, weight=weight, shadow=shadow, **written))
+    turn.set(step=step and step.model_copy(update={"accepted_since": None, "in_force_since": None}))
 
 
 def keep(turn: Turn) -> None:
@@ -46,8 +47,8 @@ def _follow(turn: Turn) -> None:
         return turn.set(traffic=traffic.model_copy(update={"router": router}))
     turn.tell("RouterChanged", f"{traffic.weight} % go by {router} now, no longer by {traffic.router}")
     set_weight(turn, traffic.weight)
-    unseen = {"accepted_since": None, "in_force_since": None, "counted_requests": 0, "counted_candidate": 0}
-    turn.set(step=turn.status.step.model_copy(update=unseen), evidence=[])
+    uncounted = {"counted_requests": 0, "counted_candidate": 0}
+    turn.set(step=turn.status.step.model_copy(update=uncounted), evidence=[])
 
 
 def full_size(spec: Spec, status: Status) -> int:
