@@ -67,7 +67,7 @@ def tell(console: Console, ready: stage.Stage, rate: float) -> bool:
 
 
 def act(story: Story, ready: stage.Stage, rate: float) -> None:
-    """Raises StoryBroken."""
+    """Raises StoryBroken, stage.StageFailed, Unready."""
     story.say("Act 1: the alias names version 1, a fair model: the first to serve")
     story.move(1)
     ready.apply_object()

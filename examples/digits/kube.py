@@ -88,6 +88,12 @@ class Kube:
             raise
         return True
 
+    def endpoints(self, namespace: str, service: str) -> int:
+        """How many are ready behind a Service."""
+        chosen = f"kubernetes.io/service-name={service}"
+        slices = self.discovery.list_namespaced_endpoint_slice(namespace, label_selector=chosen).items
+        return sum(bool(end.conditions.ready) for part in slices for end in part.endpoints or ())
+
     def restart(self, namespace: str, deployment: str) -> None:
         """As `kubectl rollout restart` does it."""
         now = datetime.now(UTC).isoformat()

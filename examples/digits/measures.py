@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
 
 from modelramp.api.status import Status
 
@@ -15,19 +17,27 @@ BAD = frozenset({"status", "broken", "slow", "disagrees"})
 """Reasons of `x-modelramp-net` that count against the candidate (docs/contract.md)."""
 
 
-@dataclass(frozen=True)
-class Held:
-    """A weight of one candidate, from when all pods were seen to act on it to its change (epoch seconds)."""
+class Span(NamedTuple):
+    """Epoch seconds."""
 
-    weight: int
-    revision: str
     since: float
     until: float
 
 
 @dataclass(frozen=True)
+class Held:
+    """A weight of one candidate, from when all pods were seen to act on it to its change: in more spans than one where
+    the candidate's pods were lost for a while."""
+
+    weight: int
+    revision: str
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
 class Share:
-    """Of `answers` answers in the time a weight was held, the percentage that the candidate gave."""
+    """Of `answers` answers in the time a weight was held, the percentage that was dealt to the candidate: it gave them,
+    or stable did in its place."""
 
     weight: int
     answers: int
@@ -67,7 +77,14 @@ def _holding(status: Status, version: int) -> tuple[int, float] | None:
 
 def held(changes: Sequence[Change], version: int) -> list[Held]:
     """The weights that a version held, each until the status that names another one."""
-    found: list[Held] = []
+    return [
+        Held(weight, revision, tuple(span for _, _, span in spans))
+        for (weight, revision), spans in groupby(_spans(changes, version), key=lambda it: it[:2])
+    ]
+
+
+def _spans(changes: Sequence[Change], version: int) -> Iterator[tuple[int, str, Span]]:
+    """Each with its weight and revision."""
     current: tuple[int, float] | None = None
     revision = ""
     for change in changes:
@@ -76,10 +93,9 @@ def held(changes: Sequence[Change], version: int) -> list[Held]:
             continue
         if current is not None:
             weight, since = current
-            found.append(Held(weight, revision, since, _ended(change, since)))
+            yield weight, revision, Span(since, _ended(change, since))
         current = now
         revision = change.status.candidate.revision if change.status.candidate else ""
-    return found
 
 
 def _ended(change: Change, since: float) -> float:
@@ -90,10 +106,11 @@ def _ended(change: Change, since: float) -> float:
 
 
 def share(answers: Sequence[Answer], weight: Held) -> Share:
-    """By the revision named in each answer; only answers that lie wholly in that time."""
-    inside = [a for a in answers if a.sent >= weight.since and a.done <= weight.until and not a.failed]
-    candidate = sum(answer.revision == weight.revision for answer in inside)
-    return Share(weight.weight, len(inside), round(100 * candidate / len(inside), 3) if inside else 0.0)
+    """By the revision named in each answer, and the word that stable stood in; only answers that lie wholly in that
+    time."""
+    inside = [a for a in answers if not a.failed and any(a.sent >= s.since and a.done <= s.until for s in weight.spans)]
+    dealt = sum(answer.revision == weight.revision or bool(answer.net) for answer in inside)
+    return Share(weight.weight, len(inside), round(100 * dealt / len(inside), 3) if inside else 0.0)
 
 
 def harm(answers: Sequence[Answer], changes: Sequence[Change], version: int) -> Harm | None:

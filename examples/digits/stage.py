@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from .kube import Body, Kube, connect, documents
+from .kube import Body, Kube, connect, documents, wait
 from .names import ALIAS, MODEL, NAMESPACE, OBJECT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 SYSTEM, OPERATOR = "modelramp-system", "modelramp-operator"
 OUTCOME = ROOT / ".demo"
 IMAGES = OUTCOME / "images.jsonl"
+LEADS = 60.0  # seconds until a Service leads to a pod that serves, on a busy machine
 REGISTRIES = {"default": {"uri": f"http://mlflow.{NAMESPACE}.svc:5000"}}
 
 
@@ -46,6 +47,15 @@ def reach(service: str) -> str:
     return f"http://127.0.0.1:{cluster('publish', service)}"
 
 
+def leads(url: str, body: bytes | None = None) -> bool:
+    """Whether somebody answers what is asked there."""
+    try:
+        urllib.request.urlopen(url, body, timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Stage:
     """A cluster in which the story can begin. `mlflow` is the registry's address on this machine."""
@@ -56,9 +66,17 @@ class Stage:
     def apply_object(self) -> None:
         self.kube.apply(documents(HERE / "modeldeployment.yaml"))
 
-    def service(self) -> str:
-        """The main Service's address on loopback; it is there once a first version serves."""
-        return reach(f"{NAMESPACE}/{OBJECT}")
+    def service(self, namespace: str = NAMESPACE, name: str = OBJECT) -> str:
+        """A main Service's address on loopback. It leads somewhere a moment after the status says that a version
+        serves: the Service is written after the status, and the node follows later still.
+
+        Raises StageFailed, kube.Unready.
+        """
+        service = f"{namespace}/{name}"
+        wait(f"a ready endpoint of {service}", LEADS, lambda: self.kube.endpoints(namespace, name) > 0)
+        url = reach(service)
+        wait(f"an answer of {service}", LEADS, lambda: leads(f"{url}/v2/health/live"))
+        return url
 
     def alias(self, version: int, alias: str = ALIAS, model: str = MODEL) -> None:
         """Move the alias, as a person does in MLflow's pages. Raises urllib.error.URLError."""

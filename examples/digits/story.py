@@ -83,7 +83,7 @@ class Story:
         )
         for one in self.shares:
             self.claim(
-                f"at {one.weight} % it gave {one.percent:.2f} % of {one.answers:,} answers "
+                f"at {one.weight} % it was dealt {one.percent:.2f} % of {one.answers:,} requests "
                 f"(within {TOLERANCE} points, of at least {ENOUGH:,})",
                 one.off_by <= TOLERANCE and one.answers >= ENOUGH,
             )

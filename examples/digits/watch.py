@@ -61,18 +61,20 @@ class World:
             self.changes.append(Change(time.time(), status))
             self._news.notify_all()
 
-    def wait(self, what: str, seconds: float, held: Callable[[Status], bool]) -> Status:
-        """The first status for which it holds. Raises StoryBroken after `seconds`."""
+    def wait(self, what: str, seconds: float, held: Callable[[Status], bool], since: int | None = None) -> Status:
+        """The first status for which it holds, from the newest on, or from `changes[since]`: what stands only for a
+        moment may be over before anybody waits for it. Raises StoryBroken after `seconds`."""
         deadline = time.monotonic() + seconds
         with self._news:
-            while not held(self.status):
+            begin = max(len(self.changes) - 1, 0) if since is None else since
+            while not (found := [change.status for change in self.changes[begin:] if held(change.status)]):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     now = self.status
                     stands = f"{now.phase.value}, {now.reason}: {now.message}"
                     raise StoryBroken(f"{what}: not within {seconds:.0f} s; the status says {stands}")
                 self._news.wait(min(left, 1.0))
-            return self.status
+            return found[0]
 
 
 class Watcher:

@@ -11,7 +11,7 @@ from examples.digits import figures, picture
 from examples.digits.answers import Answer, Tail, by_version, tally
 from examples.digits.display import Screen
 from examples.digits.kube import documents
-from examples.digits.measures import Held, harm, held, share
+from examples.digits.measures import Held, Span, harm, held, share
 from examples.digits.story import Story
 from examples.digits.watch import Change, Event, StoryBroken, World
 from modelramp.api.base import parse_duration
@@ -76,32 +76,41 @@ RAMP = changes(
 
 def test_a_weight_is_held_from_when_it_is_in_force_to_the_decision_on_the_next() -> None:
     assert held(RAMP, 2) == [
-        Held(10, CANDIDATE, epoch(2.9), epoch(13.0)),
-        Held(50, CANDIDATE, epoch(14.8), epoch(24.0)),
+        Held(10, CANDIDATE, (Span(epoch(2.9), epoch(13.0)),)),
+        Held(50, CANDIDATE, (Span(epoch(14.8), epoch(24.0)),)),
     ]
     assert held(RAMP, 3) == []
+
+
+def test_a_weight_whose_pods_were_lost_for_a_while_is_held_once_and_measured_while_it_was_in_force() -> None:
+    lost = changes((6.0, ramping(0, 10, 0, None)), (8.0, ramping(0, 10, 0, 7.5)))
+    first, second = held([*RAMP[:3], *lost, *RAMP[4:]], 2)
+    assert first == Held(10, CANDIDATE, (Span(epoch(2.9), epoch(6.0)), Span(epoch(7.5), epoch(13.0))))
+    assert second.weight == 50
+    measured = share([answer(5, 2), answer(7, 1), answer(8, 1), answer(13.5, 1)], first)
+    assert (measured.answers, measured.percent) == (2, 50.0)
 
 
 def test_an_aborted_step_ends_when_the_weight_is_taken_back() -> None:
     aborted = ramping(0, 10, 0, 2.9, split=0).model_copy(update={"phase": Phase.ABORTING})
     assert held(changes((3.0, ramping(0, 10, 0, 2.9)), (9.0, aborted)), 2) == [
-        Held(10, CANDIDATE, epoch(2.9), epoch(9.0))
+        Held(10, CANDIDATE, (Span(epoch(2.9), epoch(9.0)),))
     ]
 
 
-def test_the_share_counts_only_answers_wholly_inside_and_the_model_that_gave_them() -> None:
-    weight = Held(50, CANDIDATE, epoch(10), epoch(20))
+def test_the_share_counts_only_answers_wholly_inside_and_what_was_dealt_to_the_candidate() -> None:
+    weight = Held(50, CANDIDATE, (Span(epoch(10), epoch(20)),))
     answers = [
         answer(9.999, 2),  # sent before
         answer(10.5, 2),
         answer(11, 1),
-        answer(12, 1, net="status"),  # stable gave it, whoever was asked
+        answer(12, 1, net="status"),  # dealt to the candidate, given by stable
         answer(13, 2),
         answer(14, 0, status=0),
         answer(19.995, 2),  # done after
     ]
     measured = share(answers, weight)
-    assert (measured.answers, measured.percent, measured.off_by) == (4, 50.0, 0.0)
+    assert (measured.answers, measured.percent, measured.off_by) == (4, 75.0, 25.0)
     assert share([], weight).percent == 0.0
 
 
@@ -184,6 +193,20 @@ def test_shares_are_of_late() -> None:
 def test_a_wait_ends_with_what_stands_instead() -> None:
     with pytest.raises(StoryBroken, match="version 9: not within 0 s; the status says Ramping, Holding"):
         world().wait("version 9", 0, lambda status: status.stable is None)
+
+
+def test_a_wait_since_a_moment_finds_what_has_passed_meanwhile() -> None:
+    it = world()
+    begun = len(it.changes)
+    it.see(ramping(0, 10, 0, None))
+    it.see(ramping(0, 10, 0, 9.0))
+    assert it.wait("lost", 0, lost, since=begun) is it.changes[begun].status
+    with pytest.raises(StoryBroken):
+        it.wait("lost", 0, lost)
+
+
+def lost(status: Status) -> bool:
+    return status.step is not None and status.step.in_force_since is None
 
 
 def test_the_story_holds_only_if_every_claim_came_true() -> None:

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from examples.digits import stage as stages
-from examples.digits.kube import Body
+from examples.digits.kube import Body, wait
 from examples.digits.stage import Stage
 from tests import together
-from tests.e2e.scene import REGISTRIES, RUNS_TRITON, Scene
+from tests.e2e.scene import REGISTRIES, RUNS_TRITON, Scene, operator_pods
 
-BRING_UP, LONGEST = 1800.0, 420.0
+BRING_UP, LONGEST = 1800.0, 900.0
 IMAGES = "--test-images" if RUNS_TRITON else "--images"
 HERE = Path(__file__).parent
 SETTLED = HERE / "test_settled.py"
@@ -145,12 +145,13 @@ def scene(request: pytest.FixtureRequest, stage: Stage, _turn: None) -> Iterator
 
 @pytest.fixture
 def operator(stage: Stage) -> Iterator[Callable[[int], None]]:
-    """Scales the installed operator, and waits for it; it is back when the test is over."""
+    """Scales the installed operator, and waits until no other runs; it is back when the test is over."""
 
     def scale(replicas: int) -> None:
         body: Body = {"spec": {"replicas": replicas}}
         stage.kube.apps.patch_namespaced_deployment(stages.OPERATOR, stages.SYSTEM, body)
         stage.kube.await_deployment(stages.SYSTEM, stages.OPERATOR, 60)
+        wait("the former operator's end", 60, lambda: len(operator_pods(stage.kube)) == replicas)
 
     yield scale
     scale(1)

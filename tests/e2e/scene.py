@@ -6,12 +6,13 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from examples.digits import stage as stages
 from examples.digits.answers import Answer, Tail, tally
-from examples.digits.kube import GROUP, PLURAL, VERSION, Body, wait
+from examples.digits.kube import GROUP, PLURAL, VERSION, Body, Kube, wait
 from examples.digits.names import OBJECT
 from examples.digits.stage import Stage
 from examples.digits.story import serves
@@ -36,7 +37,7 @@ ONNX_MODEL = "digits-onnx"
 """Registered by onnx_models.py; its versions 1 to 3 are the demo's."""
 RUNS_TRITON = bool(re.fullmatch(r"python3\.(9|1[0-2])", Path("/usr/bin/python3").resolve().name))
 """Whether PyTriton's wheel has a Triton for the system's Python, which is the images' too."""
-READY = 150.0  # seconds for pods to start on a busy machine, the poll of the registry included
+READY = 300.0  # seconds for pods to start on a busy machine, the poll of the registry included
 RATE = 60.0  # requests a second
 
 
@@ -122,7 +123,7 @@ class Scene:
     def url(self) -> str:
         """The Service on loopback."""
         self._published = True
-        return stages.reach(f"{self.namespace}/{self.service}")
+        return self.stage.service(self.namespace, self.service)
 
     @contextmanager
     def clients(self, rate: float = RATE) -> Iterator[None]:
@@ -164,12 +165,13 @@ class Scene:
         return {pod.metadata.uid for pod in pods}
 
     def objects(self) -> dict[str, str]:
-        """resourceVersion of everything in the namespace that the operator makes or reads, by kind and name."""
+        """resourceVersion of everything in the namespace that the operator makes or reads, by kind and name. The
+        kubelet's Events are left out: one probe that a busy machine lets fail says nothing of the operator."""
         core, apps = self.kube.core, self.kube.apps
         lists: dict[str, Any] = {
             "Pod": core.list_namespaced_pod,
             "Service": core.list_namespaced_service,
-            "Event": core.list_namespaced_event,
+            "Event": partial(core.list_namespaced_event, field_selector="source!=kubelet"),
             "Deployment": apps.list_namespaced_deployment,
             "ReplicaSet": apps.list_namespaced_replica_set,
             "ControllerRevision": apps.list_namespaced_controller_revision,
@@ -185,6 +187,12 @@ class Scene:
     def history(self) -> list[tuple[str, int]]:
         """Decisions, in order: action and version."""
         return [(entry.action, entry.version) for entry in self.status().history]
+
+
+def operator_pods(kube: Kube) -> list[Any]:
+    """Of the installed operator; those on their way out too, in which it may still run."""
+    chosen = "app.kubernetes.io/component=operator"
+    return list(kube.core.list_namespaced_pod(stages.SYSTEM, label_selector=chosen).items)
 
 
 def rejected(version: int) -> Callable[[Status], bool]:

@@ -4,8 +4,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
 from examples.digits import stage as stages
 from examples.digits.kube import Body, wait
 from examples.digits.names import OBJECT
@@ -36,14 +34,7 @@ def smallest(scene: Scene) -> Iterator[list[int]]:
 
 def _count(scene: Scene, seen: list[int], stop: threading.Event) -> None:
     while not stop.wait(0.5):
-        seen.append(endpoints(scene))
-
-
-def endpoints(scene: Scene) -> int:
-    slices = scene.kube.discovery.list_namespaced_endpoint_slice(
-        scene.namespace, label_selector=f"kubernetes.io/service-name={OBJECT}"
-    )
-    return sum(bool(end.conditions.ready) for part in slices.items for end in part.endpoints or ())
+        seen.append(scene.kube.endpoints(scene.namespace, scene.service))
 
 
 def wants(scene: Scene) -> int:
@@ -53,7 +44,6 @@ def wants(scene: Scene) -> int:
     return int(scaler.status.desired_replicas) if measured else 0
 
 
-@pytest.mark.timeout(1200)
 def test_ten_pods_stay_ten(scene: Scene) -> None:
     stages.cluster("up", "--with", "metrics-server")
     scene.move(1)

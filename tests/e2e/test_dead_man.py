@@ -90,7 +90,6 @@ def await_silence(scene: Scene, gone: float) -> None:
     assert {answer.version for answer in late} == {1}
 
 
-@pytest.mark.timeout(600)
 def test_traffic_returns_within_the_ttl_and_the_rollout_goes_on(
     scene: Scene, operator: Callable[[int], None], tmp_path: Path
 ) -> None:

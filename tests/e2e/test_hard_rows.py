@@ -20,7 +20,6 @@ from modelramp.api.status import Phase, Status
 from tests.e2e.scene import NAME, OWN_PORT, QUICK, READY, UNSTEADY, Scene, rejected
 from tests.e2e.test_autoscaled import BUSY
 
-pytestmark = pytest.mark.timeout(900)
 LONG: Body = {**QUICK, "steps": [{"weight": 50, "hold": "10m"}]}
 # 5000 percent of 10m: nothing that these clients do asks for more pods
 CALM: Body = {

@@ -7,7 +7,7 @@ from examples.digits.kube import wait
 from examples.digits.names import OBJECT
 from examples.digits.story import serves
 from modelramp.api.status import Phase, Status
-from tests.e2e.scene import NAME, READY, Scene
+from tests.e2e.scene import NAME, READY, Scene, operator_pods
 
 pytestmark = pytest.mark.kills
 KILLED = READY + 60  # a new operator has to start, and to wait for the Lease
@@ -15,10 +15,8 @@ KILLED = READY + 60  # a new operator has to start, and to wait for the Lease
 
 def kill_operator(scene: Scene) -> None:
     """No time to end: SIGKILL."""
-    core = scene.kube.core
-    pods = core.list_namespaced_pod(stages.SYSTEM, label_selector="app.kubernetes.io/component=operator").items
-    for pod in pods:
-        core.delete_namespaced_pod(pod.metadata.name, stages.SYSTEM, grace_period_seconds=0)
+    for pod in operator_pods(scene.kube):
+        scene.kube.core.delete_namespaced_pod(pod.metadata.name, stages.SYSTEM, grace_period_seconds=0)
 
 
 def kill_in(scene: Scene, phase: Phase, version: int) -> None:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from examples.digits import stage as stages
 from examples.digits.kube import Body, wait
 from examples.digits.story import serves
@@ -14,7 +12,6 @@ from modelramp.desired.template import Rendering, pod_template
 from modelramp.domain.world import ModelVersion
 from tests.e2e.scene import ONNX_MODEL, READY, Scene
 
-pytestmark = pytest.mark.timeout(600)
 SERVICE, OLD, OLD_REVISION = "classify", {"app": "own-digits"}, "00000000"
 RATE = 60.0
 

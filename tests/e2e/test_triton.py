@@ -11,7 +11,7 @@ import pytest
 from examples.digits import stage as stages
 from examples.digits.answers import by_version, tally
 from examples.digits.kube import Body
-from examples.digits.measures import FULL, held
+from examples.digits.measures import FULL, held, share
 from examples.digits.names import MODEL
 from examples.digits.stage import Stage
 from examples.digits.story import serves
@@ -53,11 +53,10 @@ def test_the_next_version_is_ramped_up_and_promoted(scene: TritonScene, of_trito
         with urllib.request.urlopen(f"{scene.url()}/metrics", timeout=10) as page:
             assert 'runtime="upstream"' in page.read().decode()
     [ramp] = [weight for weight in held(scene.world.changes, better) if weight.weight < FULL]
-    inside = [a for a in scene.world.answers if a.sent >= ramp.since and a.done <= ramp.until]
-    percent = 100 * sum(a.version == better or bool(a.net) for a in inside) / len(inside)
-    assert ramp.weight == WEIGHT
-    assert len(inside) >= ENOUGH
-    assert abs(percent - WEIGHT) <= TOLERANCE, f"{percent:.2f} % of {len(inside)}"
+    dealt = share(scene.world.answers, ramp)
+    assert dealt.weight == WEIGHT
+    assert dealt.answers >= ENOUGH
+    assert dealt.off_by <= TOLERANCE, f"{dealt.percent:.2f} % of {dealt.answers}"
     right = {version: tally(answers).accuracy or 0.0 for version, answers in by_version(scene.world.answers).items()}
     assert right.keys() == {fair, better}
     assert 0.8 < right[fair] < right[better] - 0.02
