@@ -23,6 +23,7 @@ from typing import Any
 from modelramp.adapters.kube_api import KubeApi, path_of
 from modelramp.adapters.observe import OWNER
 from modelramp.ports import Object
+from tests.audit_log import entries
 from tests.integration import operator_process
 from tests.integration.mlflow_server import MlflowServer
 from tests.integration.operator_process import ROOT
@@ -139,10 +140,9 @@ class Run:
         return {"holds_seconds": HELD_SECONDS, **cost.figures()}
 
     def _written(self, since: datetime) -> list[Object]:
-        entries = (json.loads(line) for line in (stage.FOLDER / "audit.log").read_text().splitlines())
         return [
             entry
-            for entry in entries
+            for entry in entries(stage.FOLDER / "audit.log")
             if self._operator.credential in entry["user"].get("extra", {}).get(operator_process.CREDENTIAL, ())
             and datetime.fromisoformat(entry["requestReceivedTimestamp"]) >= since
         ]

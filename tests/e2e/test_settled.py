@@ -1,7 +1,6 @@
 """An object at rest stays at rest: nothing in its namespace changes, and the operator writes nothing there, whatever
 other tests do meanwhile. Its pods ask everybody for a key, the operator too."""
 
-import json
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from examples.digits.kube import Body, wait
 from examples.digits.stage import Stage
 from examples.digits.traffic import read
 from modelramp_server.security import api_keys
+from tests.audit_log import entries
 from tests.e2e.scene import Scene
 
 AT_REST = 300.0  # seconds
@@ -81,10 +81,9 @@ def writes(namespace: str, since: float) -> list[str]:
     if not log.exists():
         pytest.skip("this cluster keeps no audit log here: only resourceVersions were compared")
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since))
-    entries = (json.loads(line) for line in log.read_text().splitlines())
     return [
         f"{entry['verb']} {entry['requestURI']}"
-        for entry in entries
+        for entry in entries(log)
         if entry["user"]["username"] == OPERATOR
         and entry["requestReceivedTimestamp"] >= moment
         and entry.get("objectRef", {}).get("namespace") == namespace

@@ -20,6 +20,7 @@ import yaml
 from modelramp.adapters.kube_api import KubeApi, path_of
 from modelramp.adapters.lease import LEASE
 from modelramp.ports import Object
+from tests.audit_log import entries
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE, NAME = "modelramp-system", "modelramp-operator"
@@ -44,10 +45,9 @@ class Operator:
 
     def writes(self, since: datetime | None = None) -> list[Object]:
         """What it asked the API server to write, refused or not, as the audit log has it."""
-        entries = (json.loads(line) for line in (self.cluster / "audit.log").read_text().splitlines())
         return [
             entry
-            for entry in entries
+            for entry in entries(self.cluster / "audit.log")
             if self.credential in entry["user"].get("extra", {}).get(CREDENTIAL, ())
             and (since is None or datetime.fromisoformat(entry["requestReceivedTimestamp"]) >= since)
         ]

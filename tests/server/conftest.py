@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from modelramp_server.relay import budget, client
 from tests.server import models
 from tests.server.registry_stub import RegistryStub, registry_stub
-from tests.server.served import Served
+from tests.server.served import DEADLINE, Served
 
 Start = Callable[..., Served]
 
@@ -67,6 +68,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's client gives up at once."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate may take half of a request's time: how soon a busy machine lets it answer is not what is asked."""
+    monkeypatch.setattr(budget, "_AT_LEAST", DEADLINE)
+    monkeypatch.setattr(client, "CONNECT_TIMEOUT", DEADLINE)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def candidate() -> Iterator[Candidate]:
 def pair(start, lookup_model: Path, candidate: Candidate, tmp_path: Path) -> Pair:
     file = tmp_path / "split"
     file.write_text("")
-    server = start(lookup_model, candidate_url=candidate.url, traffic_file=file, request_timeout=4.0, grpc_port=0)
+    server = start(lookup_model, candidate_url=candidate.url, traffic_file=file, grpc_port=0)
     return Pair(server, file)
 
 
@@ -64,11 +64,12 @@ def value_of(reply: RpcReply) -> float:
     return float(outputs_of(reply.answer.SerializeToString())["y"].item())
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_candidate_is_asked_by_rest_in_bytes(pair: Pair, client: RpcClient, candidate: Candidate) -> None:
     pair.weigh(100)
     request = number(id="7", outputs=[{"name": "y"}])
     metadata = [("x-request-id", "r7"), ("accept-encoding", "br"), ("x-blob-bin", b"\x00\xff")]
-    reply = client.infer(request, metadata=metadata, timeout=0.5)
+    reply = client.infer(request, metadata=metadata, timeout=20)
     assert value_of(reply) == 90.0
     assert reply.metadata["x-modelramp-revision"] == REVISION and reply.metadata["x-modelramp-version"] == "4"
     assert reply.metadata["server-timing"] == "service;dur=7.5" and "x-modelramp-net" not in reply.metadata
@@ -77,7 +78,7 @@ def test_the_candidate_is_asked_by_rest_in_bytes(pair: Pair, client: RpcClient, 
     fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
     assert head.startswith(f"post /{REVISION}/v2/models/digits/infer http/1.1")
     assert fields["x-modelramp-relayed"] == OWN and fields["x-request-id"] == "r7"
-    assert 0 < float(fields["x-request-timeout"]) < 0.5, "the client's deadline"
+    assert 0 < float(fields["x-request-timeout"]) < 10, "half of the client's deadline"
     assert not {"grpc-timeout", "grpc-accept-encoding", "accept-encoding", "te", "x-blob-bin", "user-agent"} & set(
         fields
     )
@@ -168,6 +169,7 @@ def test_a_server_that_stops_waits_for_what_a_cancelled_call_began(
     assert b'outcome="slow"' in pair.server.service.metrics.render()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_canary_between_two_real_servers(start, lookup_model, sklearn_model, tmp_path: Path) -> None:
     other = start(lookup_model, model_revision=REVISION, model_version="4")
     file = tmp_path / "split"

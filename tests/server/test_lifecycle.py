@@ -147,11 +147,11 @@ main()
 
 
 @pytest.fixture
-def sleepy(lookup_model: Path, tmp_path: Path) -> Iterator[Process]:
-    """A model that takes 10 ms a row, and sleeps on a 7."""
+def sleepy(lookup_model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Process]:
+    """A model that takes 10 ms a row, and sleeps on a 7; REQUEST_TIMEOUT is the parameter."""
     script = tmp_path / "sleepy.py"
     script.write_text(SLEEPY)
-    environment = {"DRAIN_DELAY": "0.2", "BATCH_SIZE": "1", "REQUEST_TIMEOUT": "3", "WARMUP": "1"}
+    environment = {"DRAIN_DELAY": "0.2", "BATCH_SIZE": "1", "REQUEST_TIMEOUT": request.param, "WARMUP": "1"}
     running = Process(lookup_model, [sys.executable, str(script)], **environment)
     eventually(lambda: running.ready() == 200)
     yield running
@@ -160,6 +160,7 @@ def sleepy(lookup_model: Path, tmp_path: Path) -> Iterator[Process]:
     running.popen.wait(10)
 
 
+@pytest.mark.parametrize("sleepy", ["30"], indirect=True)
 async def test_sigterm_loses_none_of_those_that_wait_in_the_queue(sleepy: Process) -> None:
     async def ask(session: aiohttp.ClientSession, value: int) -> tuple[int, int]:
         async with session.post(f"http://127.0.0.1:{sleepy.port}{INFER}", json=two(value)) as answer:
@@ -175,6 +176,7 @@ async def test_sigterm_loses_none_of_those_that_wait_in_the_queue(sleepy: Proces
     assert await asyncio.to_thread(sleepy.popen.wait, 20) == 0
 
 
+@pytest.mark.parametrize("sleepy", ["3"], indirect=True)
 def test_a_forward_that_never_ends_does_not_outlive_the_grace_period(sleepy: Process, tmp_path: Path) -> None:
     answers: list[int] = []
 

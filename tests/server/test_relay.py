@@ -60,7 +60,7 @@ class Pair:
 def pair(start, lookup_model: Path, candidate: Candidate, tmp_path: Path) -> Pair:
     file = tmp_path / "split"
     file.write_text("")
-    server = start(lookup_model, candidate_url=candidate.url, traffic_file=file, request_timeout=4.0)
+    server = start(lookup_model, candidate_url=candidate.url, traffic_file=file)
     return Pair(server, file)
 
 
@@ -213,15 +213,15 @@ def test_a_hanging_candidate_costs_its_budget_once_and_not_for_ever(pair: Pair, 
     assert pair.server.metric("modelramp_relay_inflight") == 0
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_client_without_time_for_both_sides_is_served_here(pair: Pair, candidate: Candidate) -> None:
     pair.weigh(100)
     candidate.behave = candidate_stub.hangs
-    started = time.monotonic()
-    reply = pair.server.call("POST", INFER, TWO, {"x-request-timeout": "2"})
-    assert from_stable(reply) and time.monotonic() - started < 2
+    assert from_stable(pair.server.call("POST", INFER, TWO, {"x-request-timeout": "4.5"})), "a late answer is a 504"
     assert pair.counted() == {"slow": 1}
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("weight", [0, 1, 10, 33, 50, 100])
 def test_weights_are_exact(pair: Pair, candidate: Candidate, weight: int) -> None:
     pair.weigh(weight)

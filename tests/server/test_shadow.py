@@ -46,7 +46,7 @@ def candidate() -> Iterator[Candidate]:
 def pair(start: Any, lookup_model: Path, candidate: Candidate, tmp_path: Path) -> Pair:
     file = tmp_path / "split"
     file.write_text("")
-    server = start(lookup_model, candidate_url=candidate.url, traffic_file=file, request_timeout=4.0)
+    server = start(lookup_model, candidate_url=candidate.url, traffic_file=file)
     return Pair(server, file)
 
 
@@ -107,6 +107,7 @@ def test_operator_and_server_mean_the_same(pair: Pair, candidate: Candidate) -> 
     assert max(counts.shadow_service.values()) == 4
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("share", [1, 20, 100])
 def test_the_share_is_exact(pair: Pair, candidate: Candidate, share: int) -> None:
     copy(pair, share)
@@ -179,6 +180,7 @@ class Gate:
         self._loop.call_soon_threadsafe(self._open.set)
 
 
+@pytest.mark.usefixtures("patient")
 def test_no_answer_waits_for_its_copy(pair: Pair, candidate: Candidate) -> None:
     gate = Gate(candidate)
     copy(pair)
@@ -191,6 +193,7 @@ def test_no_answer_waits_for_its_copy(pair: Pair, candidate: Candidate) -> None:
     assert pair.counted("shadow") == {"ok": 3} and compared(pair) == {"agree": 3}
 
 
+@pytest.mark.usefixtures("patient")
 def test_copies_are_bounded_in_number(pair: Pair, candidate: Candidate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shadow, "AT_ONCE", 2)
     gate = Gate(candidate)

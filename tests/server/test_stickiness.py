@@ -87,7 +87,7 @@ class Replica:
 
 
 @pytest.fixture
-def replicas(start, lookup_model: Path, candidate: Candidate, tmp_path: Path) -> Iterator[list[Replica]]:
+def replicas(start, lookup_model: Path, candidate: Candidate, tmp_path: Path, patient: None) -> Iterator[list[Replica]]:
     made = []
     for number in range(2):
         file = tmp_path / f"split-{number}"

@@ -149,6 +149,7 @@ def test_keys_records_and_a_version_by_its_address(
     assert (line["caller"], line["version"], line["output"]["status"]) == ("alice", "3", 200)
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_tenth_goes_to_the_other_triton(start: Start, tritons: tuple[Triton, Triton], tmp_path: Path) -> None:
     stable, candidate = real_pair(start, None, tmp_path, *({"upstream": each.url} for each in tritons[::-1]), weight=10)
     by_version: Counter[tuple[str, float]] = Counter()

@@ -13,14 +13,15 @@ import pytest
 from modelramp_server import cli
 from modelramp_server.batching.jobs import LEFT
 from modelramp_server.protocol.errors import ClientLeft, OutOfTime
-from modelramp_server.relay.client import CandidateClient
+from modelramp_server.relay.client import CandidateClient, CandidateFailed
+from modelramp_server.relay.outcomes import Net
 from modelramp_server.runtime.base import UnsupportedModel, WarmupFailed
 from modelramp_server.settings import ServeSettings
 from modelramp_server.upstream import watch
 from modelramp_server.upstream.asking import Upstream
 from tests.server import upstream_stub
 from tests.server.conftest import Start
-from tests.server.served import Reply, Served, eventually
+from tests.server.served import DEADLINE, Reply, Served, eventually
 from tests.server.upstream_stub import METADATA, Behaviour, UpstreamStub, output, says
 
 ECHOED: dict[str, list[Any]] = {
@@ -38,7 +39,9 @@ ROW = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [3.0, 4.0]}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the time that a page may take: a busy machine may need it."""
     monkeypatch.setattr(watch, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(watch, "_PATIENCE", DEADLINE)
 
 
 @pytest.fixture
@@ -221,48 +224,66 @@ def test_whatever_the_upstream_does_the_client_is_told(
     assert behind_stub.infer(ROW).json["outputs"][0]["data"] == [5.0, 6.0]
 
 
-def test_an_upstream_that_hangs_costs_the_budget_and_then_readiness(start: Start, stub: UpstreamStub) -> None:
-    server = start(None, upstream=stub.url, request_timeout=0.4)
-    stub.infer = lambda handler, body: stub.let_go.wait(20) and says(output([[1.0, 2.0]]))(handler, body)
-    for _ in range(3):
-        impatient = server.infer(ROW, x_request_timeout="0.05")
-        assert impatient.status == 504 and "budget of 0.05 s" in impatient.json["error"]
+async def hangs(*_: object) -> None:
+    """In the place of CandidateClient.ask: the upstream has been silent for all the time it had, which is not waited
+    for here."""
+    raise CandidateFailed(Net.SLOW)
+
+
+def looked_at(stub: UpstreamStub) -> None:
+    """Until the watch has looked anew, and done what follows from it."""
     looks = stub.looks
     eventually(lambda: stub.looks > looks + 2)
-    assert ready(server).status == 200, "a client's own impatience says nothing of the upstream"
-    with ThreadPoolExecutor(3) as pool:
-        assert [reply.status for reply in pool.map(server.infer, [ROW] * 3)] == [504] * 3
-    eventually(lambda: ready(server).status == 503)
-    eventually(lambda: "did not answer a request of the warm-up within 0.4 s" in ready(server).json["error"])
-    assert server.call("GET", "/v2/health/live").status == 200
-    assert server.metric("modelramp_rejects_total", reason="timeout") == 6
-    stub.infer = says(output([[1.0, 2.0]]))
+
+
+def test_an_upstream_that_hangs_costs_the_budget(start: Start, stub: UpstreamStub) -> None:
+    server = start(None, upstream=stub.url)
+    stub.infer = lambda handler, body: stub.let_go.wait(20) and None
+    reply = server.infer(ROW, x_request_timeout="0.05")
+    assert reply.status == 504 and "budget of 0.05 s" in reply.json["error"]
+
+
+def test_an_upstream_that_hangs_costs_readiness(
+    start: Start, stub: UpstreamStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start(None, upstream=stub.url, request_timeout=30)
+    with monkeypatch.context() as patch:
+        patch.setattr(CandidateClient, "ask", hangs)
+        assert [server.infer(ROW, x_request_timeout="0.05").status for _ in range(3)] == [504] * 3
+        looked_at(stub)
+        assert ready(server).status == 200, "a client's own impatience says nothing of the upstream"
+        assert [server.infer(ROW).status for _ in range(3)] == [504] * 3
+        eventually(lambda: ready(server).status == 503)
+        eventually(lambda: "did not answer a request of the warm-up within 30 s" in ready(server).json["error"])
+        assert server.call("GET", "/v2/health/live").status == 200
+        assert server.metric("modelramp_rejects_total", reason="timeout") == 6
     eventually(lambda: ready(server).status == 200)
 
 
-def test_requests_that_ran_out_of_time_with_others_between_cost_no_readiness(start: Start, stub: UpstreamStub) -> None:
-    server = start(None, upstream=stub.url, request_timeout=0.2)
-    for _ in range(2):
-        stub.infer = lambda handler, body: stub.let_go.wait(20) and None
-        with ThreadPoolExecutor(2) as pool:
-            assert [reply.status for reply in pool.map(server.infer, [ROW] * 2)] == [504] * 2
-        stub.infer = says(output([[1.0, 2.0]]))
-        assert server.infer(ROW).status == 200
-    asked, looks = len(stub.asked), stub.looks
-    eventually(lambda: stub.looks > looks + 2)
-    assert (ready(server).status, len(stub.asked)) == (200, asked), "no second warm-up"
+def test_requests_that_ran_out_of_time_with_others_between_cost_no_readiness(
+    start: Start, stub: UpstreamStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start(None, upstream=stub.url)
+    warm = len(stub.asked)
+    for answered in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(CandidateClient, "ask", hangs)
+            assert [server.infer(ROW).status for _ in range(2)] == [504] * 2
+            looked_at(stub)
+            assert ready(server).status == 200
+        assert (server.infer(ROW).status, len(stub.asked)) == (200, warm + answered + 1), "no second warm-up"
 
 
-async def test_a_request_whose_upload_took_its_time_says_nothing_of_the_upstream(stub: UpstreamStub) -> None:
-    stub.infer = lambda handler, body: stub.let_go.wait(20) and None
-    client = CandidateClient(stub.url, "")
-    upstream = Upstream(stub.url, client, 1, 1.0, lambda rows: None)
+async def test_a_request_whose_upload_took_its_time_says_nothing_of_the_upstream(
+    stub: UpstreamStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CandidateClient, "ask", hangs)
+    upstream = Upstream(stub.url, CandidateClient(stub.url, ""), 1, 1.0, lambda rows: None)
     silent = []
-    for left in (0.05, 0.5):
+    for left in (0.49, 0.5):
         with pytest.raises(OutOfTime):
             await upstream.ask({"x": np.zeros((1, 2), np.float32)}, left, budget=1.0)
         silent.append(upstream.silent)
-    await client.close()
     assert silent == [0, 1]
 
 
