@@ -5,6 +5,9 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 # Imports are slow enough without compiling them anew in every process.
 unexport PYTHONDONTWRITEBYTECODE
+# Libraries that tell their makers of every use.
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export ORT_DISABLE_TELEMETRY ?= 1
 OBJECTS ?= 1000
 BENCH ?=
 CLUSTER_TOOL := $(PY) hack/cluster/cluster.py

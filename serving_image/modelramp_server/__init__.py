@@ -1,11 +1,18 @@
-"""The inference server, and its models in Python: `load_model`. Importing this costs nothing; what it names does."""
+"""The inference server, and its models in Python: `load_model`. Importing this costs nothing; what it names does.
 
+Libraries that tell their makers of every use, unless told not to before they begin, are told here.
+"""
+
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modelramp_server.runtime.base import ModelProblem
     from modelramp_server.scoring.model import Model, load_model
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["Model", "ModelProblem", "load_model"]
 

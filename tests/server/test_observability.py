@@ -4,6 +4,7 @@ import gzip
 import http.client
 import json
 import logging
+import os
 import random
 import re
 import shutil
@@ -431,3 +432,16 @@ def test_nothing_rare_is_imported_by_default(lookup_model: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_library_tells_its_makers_of_its_use(lookup_model: Path, tmp_path: Path) -> None:
+    """What onnxruntime would tell Microsoft it lays up below the home directory first."""
+    script = (
+        "import numpy, modelramp_server as server\n"
+        f"server.load_model({str(lookup_model)!r}).predict(numpy.ones(1, numpy.float32))\n"
+        "from mlflow.telemetry.utils import is_telemetry_disabled; print(is_telemetry_disabled())"
+    )
+    plain = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}  # both keep silent where tests run
+    done = subprocess.run([sys.executable, "-c", script], env=plain, capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+    assert list(tmp_path.rglob("*")) == []

@@ -20,7 +20,6 @@ _LIMITS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _LOGIN = re.compile(r"//[^/@\s]+@")
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/|$)")

@@ -62,7 +62,6 @@ class PyfuncRuntime:
 
 
 def _load(model: MLmodel) -> Any:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
     os.environ["MLFLOW_DEFAULT_PREDICTION_DEVICE"] = "cpu"
     with warnings.catch_warnings():

@@ -97,6 +97,7 @@ def _start(name: str, servers: Servers, saved: Saved, port: int, command: list[s
         "PYTHONPATH": str(APPS),
         "BENTOML_HOME": str(servers.folder / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
+        "ORT_DISABLE_TELEMETRY": "1",
     }
     return servers.start(name, port, [str(home / command[0]), *command[1:]], environment)
 
