@@ -155,7 +155,7 @@ class StepStatus(ApiModel):
     weight: int = Field(0, description="Weight that this step wants.")
     shadow: int = Field(0, description="Percent of the requests that this step wants copied.")
     achieved_weight: float | None = Field(None, description="Share measured from the pods' counters.")
-    accepted_since: Time | None = Field(None, description="Since when Gateways say so; proxies follow.")
+    accepted_since: Time | None = Field(None, description="Since when Gateways have accepted it; proxies follow.")
     in_force_since: Time | None = Field(None, description="Since when all who share requests out act on the weight.")
     counted_requests: int = Field(0, description="Requests counted since then.")
     counted_candidate: int = Field(0, description="Those among them that the candidate answered.")
